@@ -1,0 +1,177 @@
+import { ShapeError } from "./errors.ts";
+
+/**
+ * One dimension: a number, or for inference graphs a name (`"batch"`) or a polynomial over names
+ * (`"past+seq"`, `"2*batch*seq"`) in canonical form, so that equal dimensions are equal strings.
+ */
+export type Dim = number | string;
+export type Shape = readonly Dim[];
+
+/** A polynomial: monomial (sorted names joined by `*`, "" for the constant) to coefficient. */
+type Polynomial = Map<string, number>;
+
+/** Splits at `separator`, but not inside parentheses, which mark opaque names such as `floor(h/2)`. */
+function splitOutside(text: string, separator: string): string[] {
+  const parts: string[] = [];
+  let depth = 0;
+  let start = 0;
+  for (let i = 0; i < text.length; i++) {
+    const c = text[i];
+    if (c === "(") depth++;
+    else if (c === ")") depth--;
+    else if (c === separator && depth === 0) {
+      parts.push(text.slice(start, i));
+      start = i + 1;
+    }
+  }
+  parts.push(text.slice(start));
+  return parts;
+}
+
+function parse(dim: Dim): Polynomial {
+  const poly: Polynomial = new Map();
+  if (typeof dim === "number") {
+    if (dim !== 0) poly.set("", dim);
+    return poly;
+  }
+  for (const term of splitOutside(dim, "+")) {
+    let coefficient = 1;
+    const names: string[] = [];
+    for (const factor of splitOutside(term, "*")) {
+      const text = factor.trim();
+      if (text === "") throw new ShapeError(`"${dim}" is not a dimension`);
+      if (/^-?\d+$/.test(text)) coefficient *= Number(text);
+      else names.push(text);
+    }
+    const key = names.sort().join("*");
+    poly.set(key, (poly.get(key) ?? 0) + coefficient);
+  }
+  return poly;
+}
+
+function render(poly: Polynomial): Dim {
+  const terms = [...poly].filter(([, c]) => c !== 0).sort(([a], [b]) => (a < b ? 1 : -1));
+  if (terms.length === 0) return 0;
+  if (terms.length === 1 && terms[0]![0] === "") return terms[0]![1];
+  return terms.map(([key, c]) => (key === "" ? `${c}` : c === 1 ? key : `${c}*${key}`)).join("+");
+}
+
+/** The canonical form of a dimension as a person may write it. @throws ShapeError */
+export function normalizeDim(dim: Dim): Dim {
+  if (typeof dim === "number") {
+    if (!Number.isSafeInteger(dim) || dim < 0)
+      throw new ShapeError(`a dimension is a whole, non-negative number or a name, not ${dim}`);
+    return dim;
+  }
+  return render(parse(dim));
+}
+
+export function addDims(a: Dim, b: Dim): Dim {
+  if (typeof a === "number" && typeof b === "number") return a + b;
+  const sum = parse(a);
+  for (const [key, c] of parse(b)) sum.set(key, (sum.get(key) ?? 0) + c);
+  return render(sum);
+}
+
+export function multiplyDims(a: Dim, b: Dim): Dim {
+  if (typeof a === "number" && typeof b === "number") return a * b;
+  const product: Polynomial = new Map();
+  for (const [ka, ca] of parse(a)) {
+    for (const [kb, cb] of parse(b)) {
+      const key = [...splitOutside(ka, "*"), ...splitOutside(kb, "*")]
+        .filter((n) => n !== "")
+        .sort()
+        .join("*");
+      product.set(key, (product.get(key) ?? 0) + ca * cb);
+    }
+  }
+  return render(product);
+}
+
+export function subtractDims(a: Dim, b: Dim): Dim {
+  return addDims(a, multiplyDims(-1, b));
+}
+
+/** `a / b` where `b` (a number or a single product of names) divides `a`; undefined where it does not. */
+export function divideDims(a: Dim, b: Dim): Dim | undefined {
+  if (a === b) return 1;
+  if (typeof a === "number" && typeof b === "number") return b !== 0 && a % b === 0 ? a / b : undefined;
+  const divisor = [...parse(b)];
+  if (divisor.length !== 1) return undefined;
+  const [key, coefficient] = divisor[0]!;
+  const quotient: Polynomial = new Map();
+  for (const [ka, ca] of parse(a)) {
+    if (ca % coefficient !== 0) return undefined;
+    const names = splitOutside(ka, "*").filter((n) => n !== "");
+    for (const name of splitOutside(key, "*").filter((n) => n !== "")) {
+      const at = names.indexOf(name);
+      if (at < 0) return undefined;
+      names.splice(at, 1);
+    }
+    const k = names.join("*");
+    quotient.set(k, (quotient.get(k) ?? 0) + ca / coefficient);
+  }
+  return render(quotient);
+}
+
+/** `floor(a / b)`; where that is not a polynomial, an opaque name that stands for it. */
+export function floorDivideDims(a: Dim, b: number): Dim {
+  if (typeof a === "number") return Math.floor(a / b);
+  return divideDims(a, b) ?? `floor(${a}/${b})`;
+}
+
+/** Product of all dimensions. */
+export function sizeOf(shape: Shape): Dim {
+  return shape.reduce<Dim>(multiplyDims, 1);
+}
+
+export function isStatic(shape: Shape): shape is readonly number[] {
+  return shape.every((d) => typeof d === "number");
+}
+
+export function sameShape(a: Shape, b: Shape): boolean {
+  return a.length === b.length && a.every((d, i) => d === b[i]);
+}
+
+export function formatShape(shape: Shape): string {
+  return `[${shape.join(", ")}]`;
+}
+
+/**
+ * The shape that broadcasting gives (numpy's rule: align right, 1 stretches), or undefined where two
+ * dimensions differ. A name meets itself or 1 only.
+ */
+export function broadcastShapes(...shapes: Shape[]): Shape | undefined {
+  const rank = Math.max(0, ...shapes.map((s) => s.length));
+  const result: Dim[] = [];
+  for (let i = 0; i < rank; i++) {
+    let dim: Dim = 1;
+    for (const shape of shapes) {
+      const d = shape[shape.length - rank + i] ?? 1;
+      if (d === 1 || d === dim) continue;
+      if (dim !== 1) return undefined;
+      dim = d;
+    }
+    result.push(dim);
+  }
+  return result;
+}
+
+/** The numbers that names stand for, from shapes with names and the shapes really seen. */
+export type Bindings = Map<string, number>;
+
+/** Value of a dimension under `bindings`, or undefined where a name in it is unbound. */
+export function evaluateDim(dim: Dim, bindings: Bindings): number | undefined {
+  if (typeof dim === "number") return dim;
+  let total = 0;
+  for (const [key, coefficient] of parse(dim)) {
+    let product = coefficient;
+    for (const name of splitOutside(key, "*").filter((n) => n !== "")) {
+      const value = bindings.get(name);
+      if (value === undefined) return undefined;
+      product *= value;
+    }
+    total += product;
+  }
+  return total;
+}

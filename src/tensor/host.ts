@@ -1,0 +1,199 @@
+import {
+  byteLength,
+  type DType,
+  dtypeOfArray,
+  dtypes,
+  fromBfloat,
+  fromHalf,
+  isFloat,
+  storageLength,
+  type TypedArray,
+  toBfloat,
+  toHalf,
+} from "./dtype.ts";
+import { ArgumentError, DTypeError, ShapeError } from "./errors.ts";
+
+type Nested = number | bigint | boolean | readonly Nested[];
+
+/**
+ * A tensor whose numbers lie in this process's memory, row-major. Half floats are kept as raw bits in a
+ * `Uint16Array`, sub-byte integers packed in a `Uint8Array` (low bits first), booleans as 0 and 1.
+ */
+export class HostTensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly data: TypedArray;
+
+  /** @throws ShapeError when `data` does not hold exactly the elements of `shape`. */
+  constructor(dtype: DType, shape: readonly number[], data: TypedArray) {
+    const { array } = dtypes[dtype];
+    if (!(data instanceof (array as unknown as new () => TypedArray))) {
+      throw new DTypeError(
+        `a ${dtype} tensor is stored in ${(array as unknown as { name: string }).name}, not in ${data.constructor.name}`,
+      );
+    }
+    if (shape.some((n) => !Number.isSafeInteger(n) || n < 0)) {
+      throw new ShapeError(`a host tensor needs whole, non-negative dimensions, not [${shape.join(", ")}]`);
+    }
+    const expected = storageLength(
+      dtype,
+      shape.reduce((a, b) => a * b, 1),
+    );
+    if (data.length !== expected) {
+      throw new ShapeError(
+        `${dtype} [${shape.join(", ")}] takes ${expected} stored elements, but ${data.length} were given`,
+      );
+    }
+    this.dtype = dtype;
+    this.shape = shape;
+    this.data = data;
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return this.shape.reduce((a, b) => a * b, 1);
+  }
+
+  /** Bytes that the elements take. */
+  get bytes(): number {
+    return byteLength(this.dtype, this.size);
+  }
+
+  static zeros(dtype: DType, shape: readonly number[]): HostTensor {
+    const { array } = dtypes[dtype];
+    return new HostTensor(
+      dtype,
+      shape,
+      new array(
+        storageLength(
+          dtype,
+          shape.reduce((a, b) => a * b, 1),
+        ),
+      ),
+    );
+  }
+
+  /**
+   * From nested numbers (`[[1, 2], [3, 4]]`), a scalar, or a typed array with its shape. Numbers are `f32`,
+   * bigints `i64`, booleans `bool` unless `dtype` says otherwise.
+   */
+  static from(values: Nested | TypedArray, options: { dtype?: DType; shape?: readonly number[] } = {}): HostTensor {
+    if (ArrayBuffer.isView(values)) {
+      const dtype = options.dtype ?? dtypeOfArray(values);
+      return new HostTensor(dtype, options.shape ?? [values.length], values as TypedArray);
+    }
+    const flat: (number | bigint | boolean)[] = [];
+    const shape: number[] = [];
+    const walk = (value: Nested, depth: number): void => {
+      if (!Array.isArray(value)) {
+        if (depth !== shape.length) throw new ShapeError("nested arrays of unequal depth do not form a tensor");
+        flat.push(value as number);
+        return;
+      }
+      if (flat.length === 0 && depth === shape.length) shape.push(value.length);
+      else if (shape[depth] !== value.length) {
+        throw new ShapeError(
+          `ragged rows do not form a tensor: ${value.length} entries where ${shape[depth]} were expected at depth ${depth}`,
+        );
+      }
+      for (const inner of value as readonly Nested[]) walk(inner, depth + 1);
+    };
+    walk(values as Nested, 0);
+    const first = flat[0];
+    const dtype = options.dtype ?? (typeof first === "bigint" ? "i64" : typeof first === "boolean" ? "bool" : "f32");
+    const result = HostTensor.zeros(dtype, options.shape ?? shape);
+    if (result.size !== flat.length)
+      throw new ShapeError(`${flat.length} values do not fill [${result.shape.join(", ")}]`);
+    flat.forEach((value, i) => result.set(i, Number(value)));
+    return result;
+  }
+
+  /** Element `index` in row-major order, as a number (`i64` beyond 2^53 loses precision). */
+  at(index: number): number {
+    const { bits, kind } = dtypes[this.dtype];
+    if (bits < 8) {
+      const per = 8 / bits;
+      const raw = ((this.data[Math.floor(index / per)] as number) >>> (bits * (index % per))) & ((1 << bits) - 1);
+      return kind === "int" && raw >= 1 << (bits - 1) ? raw - (1 << bits) : raw;
+    }
+    const raw = this.data[index];
+    if (raw === undefined) throw new ArgumentError(`element ${index} of a tensor with ${this.size} elements`);
+    if (this.dtype === "f16") return fromHalf(raw as number);
+    if (this.dtype === "bf16") return fromBfloat(raw as number);
+    return Number(raw);
+  }
+
+  /** Stores `value` at `index` in row-major order, rounded to the element type. */
+  set(index: number, value: number): void {
+    const { bits } = dtypes[this.dtype];
+    const data = this.data as Uint16Array;
+    if (bits < 8) {
+      const per = 8 / bits;
+      const byte = Math.floor(index / per);
+      const shift = bits * (index % per);
+      const mask = (1 << bits) - 1;
+      data[byte] = (data[byte]! & ~(mask << shift)) | ((value & mask) << shift);
+    } else if (this.dtype === "f16") data[index] = toHalf(value);
+    else if (this.dtype === "bf16") data[index] = toBfloat(value);
+    else if (bits === 64 && !isFloat(this.dtype)) (this.data as BigInt64Array)[index] = BigInt(Math.trunc(value));
+    else if (this.dtype === "bool") data[index] = value ? 1 : 0;
+    else data[index] = value;
+  }
+
+  /** All elements as numbers, row-major. */
+  toArray(): number[] {
+    return Array.from({ length: this.size }, (_, i) => this.at(i));
+  }
+
+  /** The single element of a one-element tensor. @throws ShapeError */
+  item(): number {
+    if (this.size !== 1)
+      throw new ShapeError(`item() needs one element, this tensor has shape [${this.shape.join(", ")}]`);
+    return this.at(0);
+  }
+
+  /** The same numbers under another shape; memory is shared. */
+  reshape(shape: readonly number[]): HostTensor {
+    return new HostTensor(this.dtype, shape, this.data);
+  }
+
+  /** A copy in another element type; memory is shared only when the type is already right. */
+  cast(dtype: DType): HostTensor {
+    if (dtype === this.dtype) return this;
+    const result = HostTensor.zeros(dtype, this.shape);
+    if (
+      this.dtype !== "f16" &&
+      this.dtype !== "bf16" &&
+      dtypes[this.dtype].bits >= 8 &&
+      dtypes[this.dtype].bits < 64 &&
+      (dtype === "f32" || dtype === "f64")
+    ) {
+      (result.data as Float32Array).set(this.data as Float32Array);
+      return result;
+    }
+    for (let i = 0, n = this.size; i < n; i++) result.set(i, this.at(i));
+    return result;
+  }
+
+  clone(): HostTensor {
+    return new HostTensor(this.dtype, this.shape, this.data.slice() as TypedArray);
+  }
+
+  /** The raw little-endian bytes; a view, not a copy. */
+  rawBytes(): Uint8Array {
+    return new Uint8Array(this.data.buffer, this.data.byteOffset, this.data.byteLength);
+  }
+}
+
+/** A typed array over (or, where alignment forbids, copied from) raw little-endian bytes. */
+export function arrayFromBytes(dtype: DType, bytes: Uint8Array, count: number): TypedArray {
+  const { array } = dtypes[dtype];
+  const length = storageLength(dtype, count);
+  if (bytes.byteLength !== length * array.BYTES_PER_ELEMENT) {
+    throw new ShapeError(
+      `${count} ${dtype} elements take ${length * array.BYTES_PER_ELEMENT} bytes, but ${bytes.byteLength} were given`,
+    );
+  }
+  if (bytes.byteOffset % array.BYTES_PER_ELEMENT === 0) return new array(bytes.buffer, bytes.byteOffset, length);
+  return new array(bytes.slice().buffer, 0, length);
+}

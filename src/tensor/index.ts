@@ -1,0 +1,10 @@
+/** Symbolic tensors: types, operations, differentiation. */
+export * from "./dims.ts";
+export * from "./dtype.ts";
+export * from "./errors.ts";
+export * from "./grad.ts";
+export * from "./host.ts";
+export * from "./known.ts";
+export * from "./ops/index.ts";
+export * from "./tensor.ts";
+export * from "./tree.ts";

@@ -1,0 +1,339 @@
+import { broadcastShapes, formatShape } from "../dims.ts";
+import { type DType, dtypes, isFloat, isInteger } from "../dtype.ts";
+import { DTypeError, ShapeError } from "../errors.ts";
+import {
+  asTensor,
+  defineOp,
+  type InferContext,
+  isHostTensor,
+  isTensor,
+  op,
+  type Tensor,
+  type TensorLike,
+  type TensorType,
+  type VjpContext,
+} from "../tensor.ts";
+import { sumToLike } from "./fill.ts";
+
+type Unary = (x: TensorLike) => Tensor;
+type Binary = (a: TensorLike, b: TensorLike) => Tensor;
+
+// ------------------------------------------------------------------------------------------------ one input
+
+const floatOnly = (t: Tensor): void => {
+  if (!isFloat(t.dtype)) throw new DTypeError(`it takes floating-point numbers, not ${t.dtype}`);
+};
+
+/** Gradient of an elementwise function: `dy` times whatever the rule makes of input `x` and output `y`. */
+type UnaryRule = ((dy: Tensor, x: Tensor, y: Tensor) => Tensor) | "flat";
+
+function defineUnary(name: string, rule: UnaryRule, accepts: (t: Tensor) => void = floatOnly): Unary {
+  defineOp({
+    name,
+    arity: [1, 1],
+    infer: ({ input }) => (accepts(input(0)), [input(0)]),
+    ...(rule === "flat"
+      ? { flat: true }
+      : { vjp: ({ cotangents, input, outputs }) => [rule(cotangents[0]!, input(0), outputs[0]!)] }),
+  });
+  return (x) => op(name, [asTensor(x)]);
+}
+
+const anyNumber = (t: Tensor): void => {
+  if (t.dtype === "bool") throw new DTypeError("it takes numbers, not bool");
+};
+const anything = (): void => {};
+
+export const neg: Unary = defineUnary("Neg", (dy) => neg(dy), anyNumber);
+export const abs: Unary = defineUnary("Abs", (dy, x) => mul(dy, sign(x)), anyNumber);
+export const exp: Unary = defineUnary("Exp", (dy, _x, y) => mul(dy, y));
+export const log: Unary = defineUnary("Log", (dy, x) => div(dy, x));
+export const sqrt: Unary = defineUnary("Sqrt", (dy, _x, y) => div(mul(dy, 0.5), y));
+export const reciprocal: Unary = defineUnary("Reciprocal", (dy, _x, y) => neg(mul(dy, mul(y, y))));
+export const erf: Unary = defineUnary("Erf", (dy, x) => mul(dy, mul(exp(neg(mul(x, x))), 2 / Math.sqrt(Math.PI))));
+export const tanh: Unary = defineUnary("Tanh", (dy, _x, y) => mul(dy, sub(1, mul(y, y))));
+export const sigmoid: Unary = defineUnary("Sigmoid", (dy, _x, y) => mul(dy, mul(y, sub(1, y))));
+export const sin: Unary = defineUnary("Sin", (dy, x) => mul(dy, cos(x)));
+export const cos: Unary = defineUnary("Cos", (dy, x) => neg(mul(dy, sin(x))));
+export const tan: Unary = defineUnary("Tan", (dy, _x, y) => mul(dy, add(1, mul(y, y))));
+export const asin: Unary = defineUnary("Asin", (dy, x) => div(dy, sqrt(sub(1, mul(x, x)))));
+export const acos: Unary = defineUnary("Acos", (dy, x) => neg(div(dy, sqrt(sub(1, mul(x, x))))));
+export const atan: Unary = defineUnary("Atan", (dy, x) => div(dy, add(1, mul(x, x))));
+export const sinh: Unary = defineUnary("Sinh", (dy, x) => mul(dy, cosh(x)));
+export const cosh: Unary = defineUnary("Cosh", (dy, x) => mul(dy, sinh(x)));
+export const relu: Unary = defineUnary("Relu", (dy, _x, y) => mul(dy, cast(greater(y, 0), dy.dtype)), anyNumber);
+export const softplus: Unary = defineUnary("Softplus", (dy, x) => mul(dy, sigmoid(x)));
+export const floor: Unary = defineUnary("Floor", "flat");
+export const ceil: Unary = defineUnary("Ceil", "flat");
+/** Nearest whole number, ties to even. */
+export const round: Unary = defineUnary("Round", "flat");
+export const sign: Unary = defineUnary("Sign", "flat", anyNumber);
+/** The same tensor; a place to hang a name on. */
+export const identity: Unary = defineUnary("Identity", (dy) => dy, anything);
+
+const predicate = (name: string, accepts: (t: Tensor) => void): Unary => {
+  defineOp({
+    name,
+    ...(name === "IsInf" ? { attrs: { detect_negative: "int", detect_positive: "int" } } : {}),
+    arity: [1, 1],
+    flat: true,
+    infer: ({ input }) => (accepts(input(0)), [{ dtype: "bool", shape: input(0).shape }]),
+  });
+  return (x) => op(name, [asTensor(x)]);
+};
+
+export const isNaN: Unary = predicate("IsNaN", floatOnly);
+export const isInf: Unary = predicate("IsInf", floatOnly);
+const boolOnly = (t: Tensor): void => {
+  if (t.dtype !== "bool") throw new DTypeError(`it takes bool, not ${t.dtype}`);
+};
+export const not: Unary = predicate("Not", boolOnly);
+
+export const bitwiseNot: Unary = defineUnary("BitwiseNot", "flat", (t) => {
+  if (!isInteger(t.dtype)) throw new DTypeError(`it takes integers, not ${t.dtype}`);
+});
+
+defineOp({
+  name: "Cast",
+  attrs: { to: "int", saturate: "int" },
+  arity: [1, 1],
+  infer: ({ input, attrs }) => {
+    const dtype = (Object.keys(dtypes) as DType[]).find((d) => dtypes[d].onnx === attrs.to);
+    if (!dtype) throw new DTypeError(`there is no element type with the ONNX number ${String(attrs.to)}`);
+    return [{ dtype, shape: input(0).shape }];
+  },
+  vjp: ({ cotangents, input }) => [isFloat(cotangents[0]!.dtype) ? cast(cotangents[0]!, input(0).dtype) : null],
+});
+
+/** `x` in another element type; floats go to integers by truncation. */
+export function cast(x: TensorLike, dtype: DType): Tensor {
+  const t = asTensor(x);
+  return t.dtype === dtype ? t : op("Cast", [t], { to: dtypes[dtype].onnx });
+}
+
+// ----------------------------------------------------------------------------------------------- two inputs
+
+/** Both operands as tensors; a number takes the other's element type. */
+export function pair(a: TensorLike, b: TensorLike): [Tensor, Tensor] {
+  const like = isTensor(a) || isHostTensor(a) ? a : isTensor(b) || isHostTensor(b) ? b : undefined;
+  return [asTensor(a, like), asTensor(b, like)];
+}
+
+/** The broadcast type of all inputs, which must share an element type. */
+export function broadcastType({ inputs }: InferContext, from = 0): TensorType {
+  const present = inputs.slice(from).filter((t): t is Tensor => t !== null);
+  const { dtype } = present[0]!;
+  const other = present.find((t) => t.dtype !== dtype);
+  if (other)
+    throw new DTypeError(`its operands differ in element type (${dtype} and ${other.dtype}); cast one of them`);
+  const shape = broadcastShapes(...present.map((t) => t.shape));
+  if (!shape) throw new ShapeError(`shapes ${present.map((t) => formatShape(t.shape)).join(" and ")} do not broadcast`);
+  return { dtype, shape };
+}
+
+type BinaryRule = (dy: Tensor, a: Tensor, b: Tensor, y: Tensor) => readonly [() => Tensor, () => Tensor];
+
+function binaryVjp(rule: BinaryRule): (context: VjpContext) => (Tensor | null)[] {
+  return ({ cotangents, input, outputs, needs }) => {
+    const [a, b] = [input(0), input(1)];
+    const [da, db] = rule(cotangents[0]!, a, b, outputs[0]!);
+    return [needs[0] ? sumToLike(da(), a) : null, needs[1] ? sumToLike(db(), b) : null];
+  };
+}
+
+function defineBinary(
+  name: string,
+  rule: BinaryRule | "flat",
+  options: { attrs?: { [key: string]: "int" | "string" }; accepts?: (t: Tensor) => void } = {},
+): Binary {
+  const accepts = options.accepts ?? anyNumber;
+  defineOp({
+    name,
+    ...(options.attrs ? { attrs: options.attrs } : {}),
+    arity: [2, 2],
+    infer: (context) => (accepts(context.input(0)), accepts(context.input(1)), [broadcastType(context)]),
+    ...(rule === "flat" ? { flat: true } : { vjp: binaryVjp(rule) }),
+  });
+  return (a, b) => op(name, pair(a, b));
+}
+
+export const add: Binary = defineBinary("Add", (dy) => [() => dy, () => dy]);
+export const sub: Binary = defineBinary("Sub", (dy) => [() => dy, () => neg(dy)]);
+export const mul: Binary = defineBinary("Mul", (dy, a, b) => [() => mul(dy, b), () => mul(dy, a)]);
+export const div: Binary = defineBinary("Div", (dy, _a, b, y) => [() => div(dy, b), () => neg(div(mul(dy, y), b))]);
+
+defineOp({
+  name: "Pow",
+  arity: [2, 2],
+  infer: (context) => {
+    const shape = broadcastShapes(context.input(0).shape, context.input(1).shape);
+    if (!shape)
+      throw new ShapeError(
+        `shapes ${formatShape(context.input(0).shape)} and ${formatShape(context.input(1).shape)} do not broadcast`,
+      );
+    return [{ dtype: context.input(0).dtype, shape }];
+  },
+  vjp: binaryVjp((dy, a, b, y) => [
+    // At 0^0 and 0^1 the plain rule would multiply 0 by infinity.
+    () => mul(dy, mul(cast(b, a.dtype), pow(a, where(equal(b, 0), cast(b, b.dtype), sub(b, 1))))),
+    () => cast(mul(dy, mul(y, where(greater(a, 0), log(where(greater(a, 0), a, 1)), 0))), b.dtype),
+  ]),
+});
+/** `a` to the power `b`; the gradient with respect to `b` is taken where `a` is positive. */
+export const pow: Binary = (a, b) => op("Pow", pair(a, b));
+
+/** Where the operands tie, each takes half of the gradient. */
+const chosen = (dy: Tensor, mine: Tensor, theirs: Tensor): Tensor =>
+  mul(dy, add(mul(cast(greater(mine, theirs), dy.dtype), 1), mul(cast(equal(mine, theirs), dy.dtype), 0.5)));
+
+/** Max and Min take any number of inputs in ONNX; pare's own functions pass two. */
+function defineExtreme(name: "Max" | "Min"): Binary {
+  defineOp({
+    name,
+    arity: [1, Infinity],
+    infer: (context) => [broadcastType(context)],
+    vjp: ({ cotangents, node, input }) => {
+      const dy = cotangents[0]!;
+      if (node.inputs.length === 1) return [dy];
+      if (node.inputs.length > 2) {
+        // Differentiate a chain of pairs instead.
+        throw new ShapeError(`the gradient of ${name} is defined for two inputs; nest it`);
+      }
+      const [a, b] = [input(0), input(1)];
+      const [da, db] = name === "Max" ? [chosen(dy, a, b), chosen(dy, b, a)] : [chosen(dy, b, a), chosen(dy, a, b)];
+      return [sumToLike(da, a), sumToLike(db, b)];
+    },
+  });
+  return (a, b) => op(name, pair(a, b));
+}
+
+export const maximum: Binary = defineExtreme("Max");
+export const minimum: Binary = defineExtreme("Min");
+
+/** Remainder; whole numbers follow the divisor's sign, floats the dividend's. No gradient reaches the divisor. */
+defineOp({
+  name: "Mod",
+  attrs: { fmod: "int" },
+  arity: [2, 2],
+  infer: (context) => [broadcastType(context)],
+  vjp: ({ cotangents, input }) => [sumToLike(cotangents[0]!, input(0)), null],
+});
+export function mod(a: TensorLike, b: TensorLike): Tensor {
+  const [x, y] = pair(a, b);
+  return op("Mod", [x, y], isFloat(x.dtype) ? { fmod: 1 } : {});
+}
+
+function defineComparison(name: string, accepts: (t: Tensor) => void = anything): Binary {
+  defineOp({
+    name,
+    arity: [2, 2],
+    flat: true,
+    infer: (context) => {
+      accepts(context.input(0));
+      return [{ dtype: "bool", shape: broadcastType(context).shape }];
+    },
+  });
+  return (a, b) => op(name, pair(a, b));
+}
+
+export const equal: Binary = defineComparison("Equal");
+export const greater: Binary = defineComparison("Greater", anyNumber);
+export const greaterEqual: Binary = defineComparison("GreaterOrEqual", anyNumber);
+export const less: Binary = defineComparison("Less", anyNumber);
+export const lessEqual: Binary = defineComparison("LessOrEqual", anyNumber);
+export const and: Binary = defineComparison("And", boolOnly);
+export const or: Binary = defineComparison("Or", boolOnly);
+export const xor: Binary = defineComparison("Xor", boolOnly);
+export const notEqual: Binary = (a, b) => not(equal(a, b));
+
+const integersOnly = (t: Tensor): void => {
+  if (!isInteger(t.dtype)) throw new DTypeError(`it takes integers, not ${t.dtype}`);
+};
+export const bitwiseAnd: Binary = defineBinary("BitwiseAnd", "flat", { accepts: integersOnly });
+export const bitwiseOr: Binary = defineBinary("BitwiseOr", "flat", { accepts: integersOnly });
+export const bitwiseXor: Binary = defineBinary("BitwiseXor", "flat", { accepts: integersOnly });
+defineBinary("BitShift", "flat", {
+  attrs: { direction: "string" },
+  accepts: (t) => {
+    if (dtypes[t.dtype].kind !== "uint") throw new DTypeError(`it takes unsigned integers, not ${t.dtype}`);
+  },
+});
+export const shiftLeft: Binary = (a, b) => op("BitShift", pair(a, b), { direction: "LEFT" });
+export const shiftRight: Binary = (a, b) => op("BitShift", pair(a, b), { direction: "RIGHT" });
+
+// --------------------------------------------------------------------------------------------- three inputs
+
+defineOp({
+  name: "Where",
+  arity: [3, 3],
+  infer: (context) => {
+    if (context.input(0).dtype !== "bool")
+      throw new DTypeError(`its condition must be bool, not ${context.input(0).dtype}`);
+    const { dtype } = broadcastType(context, 1);
+    const shape = broadcastShapes(...[0, 1, 2].map((i) => context.input(i).shape));
+    if (!shape)
+      throw new ShapeError(
+        `shapes ${[0, 1, 2].map((i) => formatShape(context.input(i).shape)).join(", ")} do not broadcast`,
+      );
+    return [{ dtype, shape }];
+  },
+  vjp: ({ cotangents, input, needs }) => {
+    const dy = cotangents[0]!;
+    return [
+      null,
+      needs[1] ? sumToLike(where(input(0), dy, 0), input(1)) : null,
+      needs[2] ? sumToLike(where(input(0), 0, dy), input(2)) : null,
+    ];
+  },
+});
+
+/** `a` where `condition` holds, `b` elsewhere. */
+export function where(condition: TensorLike, a: TensorLike, b: TensorLike): Tensor {
+  return op("Where", [asTensor(condition), ...pair(a, b)]);
+}
+
+defineOp({
+  name: "Clip",
+  arity: [1, 3],
+  infer: ({ input, inputs }) => {
+    for (const bound of inputs.slice(1)) {
+      if (bound && bound.dtype !== input(0).dtype)
+        throw new DTypeError(`its bounds must be ${input(0).dtype}, not ${bound.dtype}`);
+      if (bound && bound.rank !== 0)
+        throw new ShapeError(`its bounds must be scalars, not ${formatShape(bound.shape)}`);
+    }
+    return [input(0)];
+  },
+  vjp: ({ cotangents, input, outputs }) => [where(equal(input(0), outputs[0]!), cotangents[0]!, 0)],
+});
+
+/** `x` kept within `[low, high]`; null leaves a side open. The gradient passes where nothing was cut. */
+export function clip(x: TensorLike, low: number | null, high: number | null): Tensor {
+  const t = asTensor(x);
+  return op("Clip", [t, low === null ? null : asTensor(low, t), high === null ? null : asTensor(high, t)]);
+}
+
+// --------------------------------------------------------------------------------------------- compositions
+
+export const square: Unary = (x) => {
+  const t = asTensor(x);
+  return mul(t, t);
+};
+export const rsqrt: Unary = (x) => reciprocal(sqrt(x));
+export const log1p: Unary = (x) => log(add(x, 1));
+/** Angle of the point `(x, y)`, in radians from -pi to pi; 0 at the origin. */
+export function atan2(y: TensorLike, x: TensorLike): Tensor {
+  const [a, b] = pair(y, x);
+  // Divide by whichever is larger, so that neither axis blows up, then turn into the right quadrant.
+  const steep = greater(abs(a), abs(b));
+  const zero = and(equal(a, 0), equal(b, 0));
+  const over = where(zero, 1, where(steep, a, b));
+  const ratio = div(where(steep, neg(b), a), over);
+  const base = atan(ratio);
+  const turned = where(
+    steep,
+    where(greater(a, 0), add(base, Math.PI / 2), sub(base, Math.PI / 2)),
+    where(greaterEqual(b, 0), base, where(greaterEqual(a, 0), add(base, Math.PI), sub(base, Math.PI))),
+  );
+  return where(zero, 0, turned);
+}
