@@ -104,7 +104,7 @@ export class HostTensor {
     const result = HostTensor.zeros(dtype, options.shape ?? shape);
     if (result.size !== flat.length)
       throw new ShapeError(`${flat.length} values do not fill [${result.shape.join(", ")}]`);
-    flat.forEach((value, i) => result.set(i, Number(value)));
+    for (const [i, value] of flat.entries()) result.set(i, Number(value));
     return result;
   }
 

@@ -53,7 +53,10 @@ export function mapTree<L>(
 /** Leaves in order, each with its path. */
 export function leavesOf<L>(tree: unknown, isLeaf: LeafTest<L>): { path: string; leaf: L }[] {
   const found: { path: string; leaf: L }[] = [];
-  mapTree(tree, isLeaf, (leaf, path) => (found.push({ path, leaf }), leaf));
+  mapTree(tree, isLeaf, (leaf, path) => {
+    found.push({ path, leaf });
+    return leaf;
+  });
   return found;
 }
 
