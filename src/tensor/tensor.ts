@@ -145,6 +145,8 @@ export interface OpDef {
   vjp?(context: VjpContext): readonly (Tensor | null)[];
   /** The same operation made of simpler ones: its portable form, and the source of its gradient where `vjp` is absent. */
   expand?(inputs: readonly (Tensor | null)[], attrs: Attrs, outputCount: number): readonly Tensor[];
+  /** True for a kernel that onnxruntime adds to the standard domain; portable files get its expansion. */
+  readonly nonstandard?: boolean;
   /** True where the gradient is zero by definition (comparisons, rounding, indices). */
   readonly flat?: boolean;
 }

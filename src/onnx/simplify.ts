@@ -1,0 +1,105 @@
+import {
+  broadcastShapes, constantOf, isStatic, type Node, op, reshape, sameShape, transpose, type HostTensor, type Tensor,
+} from "../tensor/index.ts";
+
+interface Context {
+  readonly portable: boolean;
+}
+
+type Rule = (node: Node, inputs: readonly Tensor[], context: Context) => Tensor | undefined;
+
+/** Operations whose inputs broadcast, so that stretching one beforehand is wasted. */
+const BROADCASTING = new Set(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mod", "Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"]);
+
+/** The value of a one-element constant, however many dimensions of length 1 it has. */
+function single(t: Tensor): number | undefined {
+  const value: HostTensor | undefined = constantOf(t);
+  return value?.size === 1 ? value.item() : undefined;
+}
+
+/** `x` where it already has the shape and type of the node's result. */
+const ifSame = (x: Tensor, node: Node): Tensor | undefined =>
+  sameShape(x.shape, node.outputs[0]!.shape) && x.dtype === node.outputs[0]!.dtype ? x : undefined;
+
+const withoutExpand: Rule = (node, inputs) => {
+  if (!inputs.some((t) => t.node.op === "Expand")) return undefined;
+  const shape = node.outputs[0]!.shape;
+  let next = [...inputs];
+  let changed = false;
+  inputs.forEach((t, i) => {
+    if (t.node.op !== "Expand") return;
+    const tried = next.map((u, k) => (k === i ? t.node.inputs[0]! : u));
+    const result = broadcastShapes(...tried.map((u) => u.shape));
+    if (result && sameShape(result, shape)) {
+      next = tried;
+      changed = true;
+    }
+  });
+  return changed ? op(node.op, next, node.attrs) : undefined;
+};
+
+const rules: Readonly<Record<string, Rule>> = {
+  Identity: (_node, [x]) => x,
+  Cast: (node, [x]) => ifSame(x!, node),
+  Expand: (node, [x]) => ifSame(x!, node),
+  Squeeze: (node, [x]) => (isStatic(node.outputs[0]!.shape) ? reshape(x!, node.outputs[0]!.shape) : undefined),
+  Unsqueeze: (node, [x]) => (isStatic(node.outputs[0]!.shape) ? reshape(x!, node.outputs[0]!.shape) : undefined),
+  Flatten: (node, [x]) => (isStatic(node.outputs[0]!.shape) ? reshape(x!, node.outputs[0]!.shape) : undefined),
+  Reshape: (node, [x]) => {
+    const target = node.outputs[0]!.shape;
+    if (sameShape(x!.shape, target)) return x;
+    return x!.node.op === "Reshape" && isStatic(target) ? reshape(x!.node.inputs[0]!, target) : undefined;
+  },
+  Transpose: (node, [x]) => {
+    const order = orderOf(node, x!);
+    if (order.every((p, i) => p === i)) return x;
+    if (x!.node.op === "Transpose") {
+      const inner = orderOf(x!.node, x!.node.inputs[0]!);
+      return transpose(x!.node.inputs[0]!, order.map((p) => inner[p]!));
+    }
+    // Moving an axis of length 1 moves no number.
+    const moved = order.filter((p) => x!.shape[p] !== 1);
+    const target = node.outputs[0]!.shape;
+    return moved.every((p, i) => i === 0 || p > moved[i - 1]!) && isStatic(target) ? reshape(x!, target) : undefined;
+  },
+  Concat: (_node, inputs) => (inputs.length === 1 ? inputs[0] : undefined),
+  Add: (node, [a, b]) => (single(b!) === 0 ? ifSame(a!, node) : single(a!) === 0 ? ifSame(b!, node) : undefined),
+  Sub: (node, [a, b]) => (single(b!) === 0 ? ifSame(a!, node) : undefined),
+  Mul: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : single(a!) === 1 ? ifSame(b!, node) : undefined),
+  Div: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : undefined),
+  Neg: (_node, [x]) => (x!.node.op === "Neg" ? x!.node.inputs[0]! : undefined),
+  MatMul: (node, [a, b], context) => fuseTranspose(node, a!, b!, context),
+};
+
+function orderOf(node: Node, x: Tensor): readonly number[] {
+  return (node.attrs.perm as readonly number[] | undefined) ?? x.shape.map((_, i) => x.rank - 1 - i);
+}
+
+/** The matrix before it was transposed, where only the last two axes were swapped. */
+function untransposed(t: Tensor): Tensor | undefined {
+  if (t.node.op !== "Transpose") return undefined;
+  const order = orderOf(t.node, t.node.inputs[0]!);
+  const swapped = order.every((p, i) => p === (i < t.rank - 2 ? i : 2 * t.rank - 3 - i));
+  return swapped && t.rank >= 2 ? t.node.inputs[0]! : undefined;
+}
+
+/** A product that reads its operands transposed: `Gemm` for matrices, else onnxruntime's `FusedMatMul`. */
+function fuseTranspose(node: Node, a: Tensor, b: Tensor, { portable }: Context): Tensor | undefined {
+  const [left, right] = [untransposed(a), untransposed(b)];
+  if (!left && !right) return undefined;
+  const attrs = { transA: left ? 1 : 0, transB: right ? 1 : 0 };
+  if (a.rank === 2 && b.rank === 2) return op("Gemm", [left ?? a, right ?? b], attrs);
+  if (b.rank === 2 && !left && isStatic(node.outputs[0]!.shape)) {
+    const flat = reshape(a, [-1, a.shape[a.rank - 1]!]);
+    return reshape(op("Gemm", [flat, right!], attrs), node.outputs[0]!.shape);
+  }
+  if (portable || a.dtype !== "f32" || a.rank < 2 || b.rank < 2) return undefined;
+  return op("com.microsoft.FusedMatMul", [left ?? a, right ?? b], attrs);
+}
+
+/** A simpler tensor equal to the node's only output, or undefined. `inputs` are the node's, already lowered. */
+export function simplify(node: Node, inputs: readonly (Tensor | null)[], context: Context): Tensor | undefined {
+  if (node.outputs.length !== 1 || inputs.some((t) => t === null)) return undefined;
+  const present = inputs as readonly Tensor[];
+  return rules[node.op]?.(node, present, context) ?? (BROADCASTING.has(node.op) ? withoutExpand(node, present, context) : undefined);
+}

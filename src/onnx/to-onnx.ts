@@ -1,0 +1,168 @@
+import { constantOf, dtypes, findOp, type AttrValue, type HostTensor, type Node, type Shape, type Tensor, type TensorType } from "../tensor/index.ts";
+import { nodesOf, type Graph } from "./graph.ts";
+import { lower, type LowerOptions } from "./lower.ts";
+import { attributeType, type AttributeProto, type GraphProto, type ModelProto, type NodeProto, type TensorProto, type ValueInfoProto } from "./schema.ts";
+import { encodeModel, encodeModelPieces } from "./wire.ts";
+
+/** The operator set that graphs are written in. */
+export const OPSET = 21;
+const IR_VERSION = 10;
+
+/** Operators that came after the base set, with the set that brought them. */
+const NEWER: Readonly<Record<string, number>> = { Attention: 23, RotaryEmbedding: 23, RMSNormalization: 23, Swish: 24, TensorScatter: 24 };
+
+export interface ToOnnxOptions extends LowerOptions {
+  /** Text pairs kept in the file's metadata. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** The graph is in its final form already. */
+  readonly lowered?: boolean;
+}
+
+/** The bytes of an ONNX file that computes `graph`. @throws OnnxError above 2 GB; see `toOnnxFiles`. */
+export function toOnnx(graph: Graph, options: ToOnnxOptions = {}): Uint8Array {
+  return encodeModel(modelOf(graph, options));
+}
+
+export interface OnnxFiles {
+  /** The `.onnx` file, which refers to the data file by name. */
+  readonly model: Uint8Array;
+  /** The data file in order; write the pieces one behind the other. */
+  readonly data: readonly Uint8Array[];
+}
+
+/** Constants at least this large go to the data file; smaller ones stay with the graph. */
+const EXTERNAL_BYTES = 1024;
+/** Alignment that lets onnxruntime map the data file into memory. */
+const ALIGNMENT = 4096;
+
+/** As `toOnnx`, but with large constants in a second file called `dataName` beside the model: for models of any size. */
+export function toOnnxFiles(graph: Graph, dataName: string, options: ToOnnxOptions = {}): OnnxFiles {
+  const model = modelOf(graph, options);
+  const data: Uint8Array[] = [];
+  let offset = 0;
+  for (const tensor of model.graph!.initializer!) {
+    const bytes = tensor.rawData!;
+    if (bytes.byteLength < EXTERNAL_BYTES) continue;
+    const gap = (ALIGNMENT - (offset % ALIGNMENT)) % ALIGNMENT;
+    if (gap > 0) data.push(new Uint8Array(gap));
+    offset += gap;
+    delete tensor.rawData;
+    tensor.dataLocation = 1;
+    tensor.externalData = [
+      { key: "location", value: dataName },
+      { key: "offset", value: `${offset}` },
+      { key: "length", value: `${bytes.byteLength}` },
+    ];
+    data.push(bytes);
+    offset += bytes.byteLength;
+  }
+  return { model: joined(encodeModelPieces(model)), data };
+}
+
+function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(pieces.reduce((n, p) => n + p.byteLength, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.byteLength;
+  }
+  return bytes;
+}
+
+/** The model message of `graph`, byte fields referring to the constants' own memory. */
+export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
+  const lowered = options.lowered ? graph : lower(graph, options);
+  const used = nodesOf(lowered.outputs.map((p) => p.tensor));
+  const opset = Math.max(OPSET, ...used.map((n) => NEWER[n.op] ?? 0));
+  const contrib = used.some((n) => n.op.startsWith("com.microsoft."));
+  return {
+    irVersion: IR_VERSION,
+    producerName: "pare",
+    graph: graphProto(lowered, used),
+    opsetImport: [{ domain: "", version: opset }, ...(contrib ? [{ domain: "com.microsoft", version: 1 }] : [])],
+    ...(options.metadata ? { metadataProps: Object.entries(options.metadata).map(([key, value]) => ({ key, value })) } : {}),
+  };
+}
+
+function graphProto(graph: Graph, used: readonly Node[]): GraphProto {
+  const names = new Map<Tensor, string>();
+  const taken = new Set([...graph.inputs, ...graph.outputs].map((p) => p.name));
+  let count = 0;
+  const fresh = (prefix: string): string => {
+    let name: string;
+    do name = `${prefix}${count++}`;
+    while (taken.has(name));
+    return name;
+  };
+  for (const { name, tensor } of graph.inputs) names.set(tensor, name);
+  const aliases: NodeProto[] = [];
+  for (const { name, tensor } of graph.outputs) {
+    // An output that is an input, a constant, or fetched twice needs a node of its own.
+    if (names.has(tensor) || tensor.node.op === "Constant") aliases.push({ opType: "Identity", name: fresh("n"), input: [""], output: [name] });
+    else names.set(tensor, name);
+  }
+  const initializer: TensorProto[] = [];
+  const node: NodeProto[] = [];
+  for (const n of used) {
+    if (n.op === "pare.Input") continue;
+    const value = constantOf(n.outputs[0]);
+    for (const t of n.outputs) if (!names.has(t)) names.set(t, fresh(value ? "c" : "t"));
+    if (value) initializer.push(tensorProto(value, names.get(n.outputs[0]!)!));
+    else node.push(nodeProto(n, names, fresh("n")));
+  }
+  let i = 0;
+  const bound = new Set(graph.inputs.map((p) => p.tensor));
+  for (const { tensor } of graph.outputs) {
+    if (bound.has(tensor) || tensor.node.op === "Constant") aliases[i++]!.input = [names.get(tensor)!];
+    bound.add(tensor);
+  }
+  return {
+    name: "graph",
+    node: [...node, ...aliases],
+    initializer,
+    input: graph.inputs.map((p) => valueInfo(p.name, p.tensor)),
+    output: graph.outputs.map((p) => valueInfo(p.name, p.tensor)),
+  };
+}
+
+function valueInfo(name: string, { dtype, shape }: TensorType): ValueInfoProto {
+  return { name, type: { tensorType: { elemType: dtypes[dtype].onnx, shape: { dim: dimsOf(shape) } } } };
+}
+
+function dimsOf(shape: Shape): { dimValue?: number; dimParam?: string }[] {
+  return shape.map((d) => (typeof d === "number" ? { dimValue: d } : { dimParam: d }));
+}
+
+/** A host tensor as an ONNX tensor over the same memory. */
+export function tensorProto(value: HostTensor, name: string): TensorProto {
+  return { name, dims: [...value.shape], dataType: dtypes[value.dtype].onnx, rawData: value.rawBytes() };
+}
+
+function nodeProto(node: Node, names: ReadonlyMap<Tensor, string>, name: string): NodeProto {
+  const input = node.inputs.map((t) => (t ? names.get(t)! : ""));
+  while (input.at(-1) === "") input.pop();
+  const dot = node.op.lastIndexOf(".");
+  const kinds = findOp(node.op)!.attrs ?? {};
+  return {
+    input,
+    output: node.outputs.map((t) => names.get(t)!),
+    name,
+    opType: node.op.slice(dot + 1),
+    attribute: Object.entries(node.attrs).map(([key, value]) => attributeProto(key, kinds[key]!, value)),
+    ...(dot > 0 ? { domain: node.op.slice(0, dot) } : {}),
+  };
+}
+
+const utf8 = new TextEncoder();
+
+function attributeProto(name: string, kind: string, value: AttrValue): AttributeProto {
+  switch (kind) {
+    case "int": return { name, type: attributeType.int, i: value as number };
+    case "float": return { name, type: attributeType.float, f: value as number };
+    case "string": return { name, type: attributeType.string, s: utf8.encode(value as string) };
+    case "ints": return { name, type: attributeType.ints, ints: [...(value as readonly number[])] };
+    case "floats": return { name, type: attributeType.floats, floats: [...(value as readonly number[])] };
+    case "strings": return { name, type: attributeType.strings, strings: (value as readonly string[]).map((s) => utf8.encode(s)) };
+    default: return { name, type: attributeType.tensor, t: tensorProto(value as HostTensor, name) };
+  }
+}

@@ -1,0 +1,6 @@
+/** Programs: compiling, running, devices and memory. */
+export * from "./compile.ts";
+export * from "./device.ts";
+export * from "./errors.ts";
+export { openSessions } from "./session.ts";
+export { trace, type Hosted, type SpecLeaf, type Trace, type Traced } from "./trace.ts";
