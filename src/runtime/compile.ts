@@ -1,14 +1,16 @@
-import { lower, toOnnx, type Graph } from "../onnx/index.ts";
+import { lower, toOnnx, type Graph, type LowerOptions } from "../onnx/index.ts";
 import { isHostTensor, leavesOf, mapTree, type Bindings, type HostTensor } from "../tensor/index.ts";
-import { loadDevice, type Device, type DeviceOptions } from "./device.ts";
+import { defaultDevice, type Device, type DeviceOptions } from "./device.ts";
 import { DisposedError, FeedError } from "./errors.ts";
-import { checkFeed, checkPortType, fromOrt, toOrt } from "./feeds.ts";
-import { openSession } from "./session.ts";
-import { OutputName, portName, specsOf, trace, type Hosted, type SpecLeaf, type Trace, type Traced } from "./trace.ts";
+import { openHere, type Execution, type ExecutionPlan } from "./execution.ts";
+import { checkFeed, checkPortType } from "./feeds.ts";
+import { isOutputName, portName, specsOf, trace, type Hosted, type SpecLeaf, type Trace, type Traced } from "./trace.ts";
 
 export interface CompileOptions extends DeviceOptions {
   /** Names of the arguments, used for inputs and in messages; `arg0`, `arg1`, ... when absent. */
   readonly names?: readonly string[];
+  /** `worker` runs off this thread, so that a page or a server stays responsive; values are copied to and fro. */
+  readonly thread?: "here" | "worker";
 }
 
 /** A compiled program: called with host tensors in the trees it was declared with, it returns the function's tree. */
@@ -18,7 +20,7 @@ export interface Program<S extends readonly unknown[], R> {
   readonly device: Device;
   /** What is run, in plain ONNX operators. */
   readonly graph: Graph;
-  /** Frees the session (shared sessions when their last program goes). Calling the program afterwards is an error. */
+  /** Frees the session (a shared session when its last program goes). Calling the program afterwards is an error. */
   dispose(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -36,46 +38,57 @@ export async function compile<const S extends readonly unknown[], R>(
 ): Promise<Program<S, R>> {
   const traced = trace(fn as (...args: never[]) => unknown, specs, options.names);
   for (const { name, tensor } of [...traced.graph.inputs, ...traced.graph.outputs]) checkPortType(name, tensor);
-  const loaded = await loadDevice(options);
-  const graph = lower(traced.graph, { portable: loaded.device !== "cpu" });
-  const session = await openSession(toOnnx(graph, { lowered: true }), loaded);
+  const graph = lower(traced.graph, targetOf(options));
+  const execution = await open({ model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots: [] }, options);
   const wanted = specsOf(traced);
   let disposed = false;
 
   const run = async (...args: unknown[]): Promise<unknown> => {
     if (disposed) throw new DisposedError("this program has been disposed of");
-    const feeds: Parameters<typeof session.run>[0] = {};
-    for (const [name, value] of checkArguments(traced, wanted, args)) feeds[name] = toOrt(loaded.ort, value);
-    const results = await session.run(feeds);
-    return mapTree(traced.result, isOutputName, ({ name }) => fromOrt(results[name]!));
+    const results = await execution.run(checkArguments(traced, wanted, args));
+    return mapTree(traced.result, isOutputName, ({ name }) => results[name]!);
   };
   const dispose = async (): Promise<void> => {
     if (disposed) return;
     disposed = true;
-    await session.release();
+    await execution.close();
   };
-  return Object.assign(run, { device: loaded.device, graph, dispose, [Symbol.asyncDispose]: dispose }) as unknown as Program<S, R>;
+  return Object.assign(run, { device: execution.device, graph, dispose, [Symbol.asyncDispose]: dispose }) as unknown as Program<S, R>;
 }
 
-const isOutputName = (value: unknown): value is OutputName => value instanceof OutputName;
+/** How to lower for the devices that a program may land on: `com.microsoft` kernels for the native CPU only. */
+export function targetOf({ device = defaultDevice(), fallback }: DeviceOptions): LowerOptions {
+  return { portable: device !== "cpu" || (fallback ?? "cpu") !== "cpu" };
+}
+
+/** Opens a session in this thread or in a worker, as asked. */
+export async function open(plan: ExecutionPlan, { thread = "here", ...options }: CompileOptions): Promise<Execution> {
+  if (thread === "here") return openHere(plan, options);
+  const { openInWorker } = await import("./worker-client.ts");
+  return openInWorker(plan, options);
+}
 
 /**
  * The host tensors of a call by input name, checked one by one.
  * @throws FeedError for a missing, unexpected, or unfitting value.
  */
-export function checkArguments(traced: Trace, wanted: ReadonlyMap<string, SpecLeaf>, args: readonly unknown[]): Map<string, HostTensor> {
-  if (args.length !== traced.specs.length) throw new FeedError(`the program takes ${traced.specs.length} arguments, not ${args.length}`);
+export function checkArguments(
+  { specs, names }: Pick<Trace, "specs" | "names">,
+  wanted: ReadonlyMap<string, SpecLeaf>,
+  args: readonly unknown[],
+): Record<string, HostTensor> {
+  if (args.length !== specs.length) throw new FeedError(`the program takes ${specs.length} arguments, not ${args.length}`);
   const bindings: Bindings = new Map();
-  const values = new Map<string, HostTensor>();
+  const values: Record<string, HostTensor> = {};
   args.forEach((tree, i) => {
     for (const { path, leaf } of leavesOf(tree, isHostTensor)) {
-      const name = portName(traced.names[i]!, path);
+      const name = portName(names[i]!, path);
       const want = wanted.get(name);
       if (!want) throw new FeedError(`the program has no input "${name}"; it takes ${[...wanted.keys()].join(", ")}`);
       checkFeed(name, want, leaf, bindings);
-      values.set(name, leaf);
+      values[name] = leaf;
     }
   });
-  for (const name of wanted.keys()) if (!values.has(name)) throw new FeedError(`the input "${name}" was not given`);
+  for (const name of wanted.keys()) if (!values[name]) throw new FeedError(`the input "${name}" was not given`);
   return values;
 }

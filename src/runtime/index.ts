@@ -2,5 +2,6 @@
 export * from "./compile.ts";
 export * from "./device.ts";
 export * from "./errors.ts";
+export * from "./loop.ts";
 export { openSessions } from "./session.ts";
 export { trace, type Hosted, type SpecLeaf, type Trace, type Traced } from "./trace.ts";

@@ -27,11 +27,17 @@ let uncached = 0;
 export interface SessionOptions {
   /** onnxruntime's own graph rewriting; ours has done most of it. */
   readonly optimize?: "disabled" | "basic" | "extended" | "all";
+  /** Where each output is to be left; on the host when absent. */
+  readonly locations?: Readonly<Record<string, "cpu" | "gpu-buffer">>;
 }
 
 /** Opens a session over `model` (file bytes, or a path in Node), or joins an open one. @throws RuntimeFailure */
-export async function openSession(model: Uint8Array | string, loaded: LoadedDevice, { optimize = "all" }: SessionOptions = {}): Promise<SessionShare> {
-  const options: InferenceSession.SessionOptions = { ...loaded.options, graphOptimizationLevel: optimize };
+export async function openSession(model: Uint8Array | string, loaded: LoadedDevice, { optimize = "all", locations }: SessionOptions = {}): Promise<SessionShare> {
+  const options: InferenceSession.SessionOptions = {
+    ...loaded.options,
+    graphOptimizationLevel: optimize,
+    ...(locations ? { preferredOutputLocation: locations } : {}),
+  };
   const create = async (): Promise<InferenceSession> => {
     try {
       return await loaded.ort.InferenceSession.create(model, options);

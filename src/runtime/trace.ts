@@ -34,6 +34,8 @@ export class OutputName {
   }
 }
 
+export const isOutputName = (value: unknown): value is OutputName => value instanceof OutputName;
+
 const isOutput = (value: unknown): value is Tensor | HostTensor => isTensor(value) || isHostTensor(value);
 
 export const portName = (argument: string, path: string): string => (path === "" ? argument : `${argument}.${path}`);

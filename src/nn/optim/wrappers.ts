@@ -1,0 +1,43 @@
+import { add, div, minimum, mul, sqrt, sumSquares, type Tensor } from "../../tensor/index.ts";
+import { mapNamed, part, type Named, type Optimizer, type OptimizerState } from "./optimizer.ts";
+
+/** Euclidean norm over all tensors together, a scalar. */
+export function globalNorm(tensors: Named<Tensor>): Tensor {
+  // In the order in which the backward pass makes them, so that each is read while it is at hand.
+  const ordered = Object.values(tensors).sort((a, b) => a.node.id - b.node.id);
+  return sqrt(ordered.map((t) => sumSquares(t)).reduce((a, b) => add(a, b)));
+}
+
+/** Scales all gradients down together when their global norm exceeds `maxNorm` (Pascanu et al. 2013). */
+export function clipGlobalNorm(maxNorm: number, inner: Optimizer): Optimizer {
+  return {
+    init: inner.init,
+    update: (grads, state, params, rate) => {
+      const scale = minimum(div(maxNorm, add(globalNorm(grads), 1e-6)), 1);
+      return inner.update(mapNamed(grads, (g) => mul(g, scale)), state, params, rate);
+    },
+  };
+}
+
+/** Applies a proximal map behind every step of `inner` (Parikh & Boyd 2014); null from `prox` leaves a parameter alone. */
+export function proximal(prox: (param: Tensor, name: string, rate: Tensor) => Tensor | null, inner: Optimizer): Optimizer {
+  return {
+    init: inner.init,
+    update: (grads, state, params, rate) => {
+      const next = inner.update(grads, state, params, rate);
+      return { params: mapNamed(next.params, (p, name) => prox(p, name, rate) ?? p), state: next.state };
+    },
+  };
+}
+
+/** Keeps an exponential moving average of the parameters in the state, under `average`. */
+export function movingAverage(decay: number, inner: Optimizer): Optimizer {
+  return {
+    init: (params) => ({ inner: inner.init(params), average: mapNamed(params, (p) => p.clone()) }),
+    update: (grads, state, params, rate) => {
+      const next = inner.update(grads, state.inner as OptimizerState<Tensor>, params, rate);
+      const average = mapNamed(next.params, (p, name) => add(mul(part(state, "average")[name]!, decay), mul(p, 1 - decay)));
+      return { params: next.params, state: { inner: next.state, average } };
+    },
+  };
+}

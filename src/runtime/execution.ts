@@ -1,0 +1,117 @@
+import type { Tensor as OrtTensor } from "onnxruntime-common";
+import type { HostTensor } from "../tensor/index.ts";
+import { loadDevice, type Device, type DeviceOptions, type LoadedDevice } from "./device.ts";
+import { fromOrt, toOrt } from "./feeds.ts";
+import { openSession, type SessionShare } from "./session.ts";
+
+/** A tensor that stays with the session: an input that the next run gets from an output of this one. */
+export interface Slot {
+  readonly input: string;
+  /** Null where no run changes it. */
+  readonly output: string | null;
+  /** Whether the output may be written over the input's memory; see `mayOverwrite`. */
+  readonly inPlace: boolean;
+}
+
+export interface ExecutionPlan {
+  /** Bytes of the ONNX file. */
+  readonly model: Uint8Array;
+  readonly outputs: readonly string[];
+  readonly slots: readonly Slot[];
+}
+
+/** A session with its state, wherever it lives: in this thread or in a worker. */
+export interface Execution {
+  readonly device: Device;
+  /** Runs once; returns the outputs that are not state, by name. */
+  run(feeds: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>>;
+  /** Copies of the state, by the slots' input names. */
+  read(): Promise<Record<string, HostTensor>>;
+  /** Replaces the state, by the slots' input names; the values are copied. */
+  write(values: Readonly<Record<string, HostTensor>>): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Opens a session in this thread. */
+export async function openHere(plan: ExecutionPlan, options: DeviceOptions): Promise<Execution> {
+  const loaded = await loadDevice(options);
+  const locations = Object.fromEntries(plan.outputs.map((name) => [name, plan.slots.some((s) => s.output === name) ? "gpu-buffer" : "cpu"] as const));
+  const session = await openSession(plan.model, loaded, loaded.device === "webgpu" && plan.slots.length > 0 ? { locations } : {});
+  return new LocalExecution(plan, loaded, session);
+}
+
+class LocalExecution implements Execution {
+  readonly device: Device;
+  readonly #plan: ExecutionPlan;
+  readonly #loaded: LoadedDevice;
+  readonly #session: SessionShare;
+  /** What the next run reads, by input name. */
+  readonly #current = new Map<string, OrtTensor>();
+  /** Where the next run writes, by input name: the current memory itself where that is safe. Native CPU only. */
+  readonly #target = new Map<string, OrtTensor>();
+
+  constructor(plan: ExecutionPlan, loaded: LoadedDevice, session: SessionShare) {
+    this.device = loaded.device;
+    this.#plan = plan;
+    this.#loaded = loaded;
+    this.#session = session;
+  }
+
+  async run(values: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> {
+    const feeds: Record<string, OrtTensor> = {};
+    for (const [name, value] of Object.entries(values)) feeds[name] = toOrt(this.#loaded.ort, value);
+    for (const [name, value] of this.#current) feeds[name] = value;
+    const results = await this.#session.run(feeds, this.#fetches());
+    const rest: Record<string, HostTensor> = {};
+    const state = new Set(this.#plan.slots.map((s) => s.output));
+    for (const name of this.#plan.outputs) if (!state.has(name)) rest[name] = fromOrt(results[name]!);
+    for (const { input, output } of this.#plan.slots) if (output !== null) this.#turn(input, results[output]!);
+    return rest;
+  }
+
+  /** Memory to write into, where the device can. */
+  #fetches(): Record<string, OrtTensor | null> | undefined {
+    if (this.#target.size === 0) return undefined;
+    const fetches: Record<string, OrtTensor | null> = Object.fromEntries(this.#plan.outputs.map((name) => [name, null]));
+    for (const { input, output } of this.#plan.slots) if (output !== null) fetches[output] = this.#target.get(input)!;
+    return fetches;
+  }
+
+  /** Makes what a run wrote the state of the next. */
+  #turn(input: string, result: OrtTensor): void {
+    const [before, target] = [this.#current.get(input)!, this.#target.get(input)];
+    if (!target) {
+      if (before.location !== "cpu") before.dispose();
+      this.#current.set(input, result);
+    } else if (target !== before) {
+      this.#current.set(input, target);
+      this.#target.set(input, before);
+    }
+  }
+
+  async read(): Promise<Record<string, HostTensor>> {
+    const values: Record<string, HostTensor> = {};
+    for (const [input, tensor] of this.#current) {
+      if (tensor.location !== "cpu") await tensor.getData();
+      values[input] = fromOrt(tensor).clone();
+    }
+    return values;
+  }
+
+  async write(values: Readonly<Record<string, HostTensor>>): Promise<void> {
+    for (const { input, output, inPlace } of this.#plan.slots) {
+      const before = this.#current.get(input);
+      if (before && before.location !== "cpu") before.dispose();
+      const current = toOrt(this.#loaded.ort, values[input]!.clone());
+      this.#current.set(input, current);
+      if (this.device === "cpu" && output !== null) this.#target.set(input, inPlace ? current : toOrt(this.#loaded.ort, values[input]!.clone()));
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const tensor of this.#current.values()) if (tensor.location !== "cpu") tensor.dispose();
+    this.#current.clear();
+    this.#target.clear();
+    await this.#session.release();
+  }
+}

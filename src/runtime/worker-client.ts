@@ -1,0 +1,98 @@
+import { inNode, type DeviceOptions } from "./device.ts";
+import { DeviceError, FeedError, RuntimeFailure } from "./errors.ts";
+import type { Execution, ExecutionPlan } from "./execution.ts";
+import { fromPlain, toPlain, type Reply, type Request } from "./worker-protocol.ts";
+
+type Answer = Extract<Reply, { ok: true }>;
+type Asked = Request extends infer R ? (R extends Request ? Omit<R, "call" | "session"> : never) : never;
+
+/** The worker thread, in the form that Node's and the browser's share. */
+interface Thread {
+  post(request: Request): void;
+  /** Lets the process end although the thread is waiting. */
+  idle(waiting: boolean): void;
+}
+
+let calls = 0;
+let sessions = 0;
+const open = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
+const announcers = new Map<number, (message: string) => void>();
+let thread: Promise<Thread> | undefined;
+
+/** Opens a session in the worker thread, which all off-thread programs of this thread share. */
+export async function openInWorker(plan: ExecutionPlan, { announce = console.warn, ...options }: DeviceOptions): Promise<Execution> {
+  const session = sessions++;
+  announcers.set(session, announce);
+  const ask = (request: Asked): Promise<Answer> => send({ ...request, session, call: calls++ } as Request);
+  const { device } = await ask({ method: "open", plan, options });
+  return {
+    device: device!,
+    run: async (feeds) => fromPlain((await ask({ method: "run", values: toPlain(feeds) })).values!),
+    read: async () => fromPlain((await ask({ method: "read" })).values!),
+    write: async (values) => {
+      await ask({ method: "write", values: toPlain(values) });
+    },
+    close: async () => {
+      await ask({ method: "close" });
+      announcers.delete(session);
+    },
+  };
+}
+
+async function send(request: Request): Promise<Answer> {
+  thread ??= start();
+  const running = await thread;
+  return new Promise((resolve, reject) => {
+    open.set(request.call, { resolve, reject });
+    running.idle(false);
+    running.post(request);
+  });
+}
+
+const kinds: Readonly<Record<string, new (message: string) => Error>> = { DeviceError, FeedError, RuntimeFailure };
+
+function receive(reply: Reply, running: Thread): void {
+  if ("announce" in reply) {
+    announcers.get(reply.session)?.(reply.announce);
+    return;
+  }
+  const waiting = open.get(reply.call);
+  open.delete(reply.call);
+  if (open.size === 0) running.idle(true);
+  if (reply.ok) waiting?.resolve(reply);
+  else waiting?.reject(new (kinds[reply.name] ?? RuntimeFailure)(reply.message));
+}
+
+function fail(reason: string): void {
+  thread = undefined;
+  for (const { reject } of open.values()) reject(new RuntimeFailure(`the worker thread ended: ${reason}`));
+  open.clear();
+}
+
+async function start(): Promise<Thread> {
+  if (inNode) {
+    const worker = await startNodeWorker();
+    const running: Thread = { post: (request) => worker.postMessage(request), idle: (waiting) => (waiting ? worker.unref() : worker.ref()) };
+    worker.on("message", (reply: Reply) => receive(reply, running));
+    worker.on("error", (error) => fail(error.message));
+    worker.on("exit", (code) => fail(`exit code ${code}`));
+    return running;
+  }
+  const worker = new Worker(new URL("./session.worker.js", import.meta.url), { type: "module" });
+  const running: Thread = { post: (request) => worker.postMessage(request), idle: () => undefined };
+  worker.addEventListener("message", (event: MessageEvent<Reply>) => receive(event.data, running));
+  worker.addEventListener("error", (event) => fail(event.message));
+  return running;
+}
+
+async function startNodeWorker(): Promise<import("node:worker_threads").Worker> {
+  const [threads, modules] = ["node:worker_threads", "node:module"];
+  const { Worker } = (await import(/* @vite-ignore */ threads)) as typeof import("node:worker_threads");
+  if (!import.meta.url.endsWith(".ts")) return new Worker(new URL("./session.worker.js", import.meta.url));
+  // A checkout runs from its TypeScript sources, which the thread has to learn to load.
+  const { createRequire } = (await import(/* @vite-ignore */ modules)) as typeof import("node:module");
+  // The module form: the other one cannot find its own parts inside a worker.
+  const loader = createRequire(import.meta.url).resolve("tsx/esm/api").replace(/\.cjs$/, ".mjs");
+  const entry = new URL("./session.worker.ts", import.meta.url).href;
+  return new Worker(`import(${JSON.stringify(loader)}).then((tsx) => { tsx.register(); return import(${JSON.stringify(entry)}); });`, { eval: true });
+}
