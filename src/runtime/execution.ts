@@ -1,7 +1,8 @@
 import type { Tensor as OrtTensor } from "onnxruntime-common";
-import type { HostTensor } from "../tensor/index.ts";
+import { makeGraph, toOnnx } from "../onnx/index.ts";
+import { input, type HostTensor } from "../tensor/index.ts";
 import { loadDevice, type Device, type DeviceOptions, type LoadedDevice } from "./device.ts";
-import { fromOrt, toOrt } from "./feeds.ts";
+import { dtypeOfOrt, fromOrt, toOrt } from "./feeds.ts";
 import { openSession, type SessionShare } from "./session.ts";
 
 /** A tensor that stays with the session: an input that the next run gets from an output of this one. */
@@ -90,12 +91,25 @@ class LocalExecution implements Execution {
   }
 
   async read(): Promise<Record<string, HostTensor>> {
-    const values: Record<string, HostTensor> = {};
-    for (const [input, tensor] of this.#current) {
-      if (tensor.location !== "cpu") await tensor.getData();
-      values[input] = fromOrt(tensor).clone();
+    const away = [...this.#current].filter(([, tensor]) => tensor.location !== "cpu");
+    const fetched = away.length === 0 ? {} : await this.#download(Object.fromEntries(away));
+    return Object.fromEntries([...this.#current].map(([input, tensor]) => [input, fetched[input] ?? fromOrt(tensor).clone()]));
+  }
+
+  /**
+   * Brings tensors from device memory to the host by running them through a session that does nothing: reading one
+   * directly ends the process in onnxruntime-node 1.30.
+   */
+  async #download(tensors: Record<string, OrtTensor>): Promise<Record<string, HostTensor>> {
+    const ports = Object.entries(tensors).map(([name, t]) => ({ name, tensor: input(name, { dtype: dtypeOfOrt(t), shape: t.dims }) }));
+    const copies = ports.map(({ name, tensor }) => ({ name: `${name} copy`, tensor }));
+    const session = await openSession(toOnnx(makeGraph(ports, copies)), this.#loaded);
+    try {
+      const results = await session.run(tensors);
+      return Object.fromEntries(ports.map(({ name }) => [name, fromOrt(results[`${name} copy`]!)]));
+    } finally {
+      await session.release();
     }
-    return values;
   }
 
   async write(values: Readonly<Record<string, HostTensor>>): Promise<void> {

@@ -19,9 +19,14 @@ export function toOrt(ort: Ort, t: HostTensor): OrtTensor {
   return new ort.Tensor(ortTypes[t.dtype]!, t.data as never, t.shape as number[]);
 }
 
+export function dtypeOfOrt({ type }: OrtTensor): DType {
+  const dtype = dtypeOf.get(type);
+  if (!dtype) throw new RuntimeFailure(`onnxruntime returned a tensor of type ${type}, which has no counterpart here`);
+  return dtype;
+}
+
 export function fromOrt(t: OrtTensor): HostTensor {
-  const dtype = dtypeOf.get(t.type);
-  if (!dtype) throw new RuntimeFailure(`onnxruntime returned a tensor of type ${t.type}, which has no counterpart here`);
+  const dtype = dtypeOfOrt(t);
   const data = t.data as unknown as TypedArray;
   const { array } = dtypes[dtype];
   // Engines that know Float16Array return one; the bits are the same.

@@ -2,7 +2,6 @@ import { clipGlobalNorm, globalNorm, type Optimizer, type OptimizerState } from 
 import { compileLoop, type DeviceOptions, type Loop } from "../runtime/index.ts";
 import {
   add, after, ArgumentError, div, flattenTree, foldIn, grad, isFloat, isHostTensor, isTensor, mapTree, randomKey, spec, type HostTensor, type Tensor,
-  type Traced,
 } from "../tensor/index.ts";
 
 /** What a loss function may use besides parameters and batch. */

@@ -1,0 +1,5 @@
+/** Training: steps, data, the trainer. Checkpoint folders, log files and curves are in `pare/train/node`. */
+export * from "./data.ts";
+export * from "./progress.ts";
+export * from "./step.ts";
+export * from "./trainer.ts";

@@ -1,0 +1,4 @@
+/** Training on Node: checkpoints, logs and curves in files. */
+export * from "./checkpoint.node.ts";
+export * from "./curve.node.ts";
+export * from "./run-log.node.ts";
