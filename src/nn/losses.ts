@@ -1,6 +1,31 @@
 import {
-  abs, add, asTensor, cast, customVjp, div, equal, exp, formatShape, lessEqual, logSoftmax, mean, mul, neg, notEqual, reshape, scatterAdd,
-  ShapeError, softplus, square, sub, sum, takeAlongAxis, unsqueeze, where, type Tensor, type TensorLike,
+  abs,
+  add,
+  asTensor,
+  cast,
+  customVjp,
+  div,
+  equal,
+  exp,
+  formatShape,
+  lessEqual,
+  logSoftmax,
+  mean,
+  mul,
+  neg,
+  notEqual,
+  reshape,
+  ShapeError,
+  scatterAdd,
+  softplus,
+  square,
+  sub,
+  sum,
+  type Tensor,
+  type TensorLike,
+  takeAlongAxis,
+  unsqueeze,
+  where,
 } from "../tensor/index.ts";
 
 export interface CrossEntropyOptions {
@@ -19,14 +44,16 @@ export interface CrossEntropyOptions {
  */
 export function targetLogProbs(logits: Tensor, targets: Tensor): Tensor {
   if (logits.rank !== targets.rank + 1) {
-    throw new ShapeError(`targets ${formatShape(targets.shape)} need one axis less than logits ${formatShape(logits.shape)}`);
+    throw new ShapeError(
+      `targets ${formatShape(targets.shape)} need one axis less than logits ${formatShape(logits.shape)}`,
+    );
   }
   const at = unsqueeze(targets, -1);
   return customVjp(
     (x) => reshape(takeAlongAxis(logSoftmax(x, -1), at, -1), targets.shape, [targets]),
     (dy, _y, x) => {
       const g = unsqueeze(dy, -1);
-      const spread = neg(mul(exp(logSoftmax(x, -1)), g));
+      const spread = mul(exp(logSoftmax(x, -1)), neg(g));
       return [scatterAdd(spread, at, g, -1)];
     },
   )(logits);
@@ -36,7 +63,11 @@ export function targetLogProbs(logits: Tensor, targets: Tensor): Tensor {
  * Mean cross-entropy in nats: `logits [..., classes]` against whole-number `targets [...]`.
  * @throws ShapeError when the shapes do not belong together.
  */
-export function crossEntropy(logits: Tensor, targets: Tensor, { ignore, labelSmoothing = 0, weights }: CrossEntropyOptions = {}): Tensor {
+export function crossEntropy(
+  logits: Tensor,
+  targets: Tensor,
+  { ignore, labelSmoothing = 0, weights }: CrossEntropyOptions = {},
+): Tensor {
   const kept = ignore === undefined ? undefined : cast(notEqual(targets, ignore), logits.dtype);
   const safe = ignore === undefined ? targets : where(equal(targets, ignore), 0, targets);
   let loss = neg(targetLogProbs(logits, safe));
@@ -44,7 +75,9 @@ export function crossEntropy(logits: Tensor, targets: Tensor, { ignore, labelSmo
     const even = neg(mean(logSoftmax(logits, -1), { axes: -1 }));
     loss = add(mul(loss, 1 - labelSmoothing), mul(even, labelSmoothing));
   }
-  const factors = [kept, weights === undefined ? undefined : asTensor(weights)].filter((f): f is Tensor => f !== undefined);
+  const factors = [kept, weights === undefined ? undefined : asTensor(weights)].filter(
+    (f): f is Tensor => f !== undefined,
+  );
   if (factors.length === 0) return mean(loss);
   const weight = factors.reduce((a, b) => mul(a, b));
   return div(sum(mul(loss, weight)), sum(weight));

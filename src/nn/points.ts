@@ -24,10 +24,13 @@ export function at(name: string, x: Tensor): Tensor {
  */
 export function withPoints<R>(points: Points, forward: () => R): R {
   const passed = new Set<string>();
-  const find: Finder = typeof points === "function" ? points : (name) => {
-    passed.add(name);
-    return Object.hasOwn(points, name) ? points[name] : undefined;
-  };
+  const find: Finder =
+    typeof points === "function"
+      ? points
+      : (name) => {
+          passed.add(name);
+          return Object.hasOwn(points, name) ? points[name] : undefined;
+        };
   active.push(find);
   let result: R;
   try {
@@ -36,12 +39,16 @@ export function withPoints<R>(points: Points, forward: () => R): R {
     active.pop();
   }
   const missed = typeof points === "function" ? undefined : Object.keys(points).find((name) => !passed.has(name));
-  if (missed !== undefined) throw new ArgumentError(`the forward pass has no point "${missed}"; it passed ${[...passed].join(", ") || "none"}`);
+  if (missed !== undefined)
+    throw new ArgumentError(`the forward pass has no point "${missed}"; it passed ${[...passed].join(", ") || "none"}`);
   return result;
 }
 
 /** Runs `forward` and returns its result with the tensors seen at the points that `wanted` accepts, by name. */
-export function capture<R>(wanted: (name: string) => boolean, forward: () => R): { result: R; captured: Record<string, Tensor> } {
+export function capture<R>(
+  wanted: (name: string) => boolean,
+  forward: () => R,
+): { result: R; captured: Record<string, Tensor> } {
   const captured: Record<string, Tensor> = {};
   const keep: Intervention = (x, name) => {
     captured[name] = x;

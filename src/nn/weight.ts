@@ -1,5 +1,17 @@
 import {
-  asTensor, byteLength, children, gather, isLeaf, linear, rebuild, sizeOf, type Dim, type Leaf, type Tensor, type TensorLike, type TreeNode,
+  asTensor,
+  byteLength,
+  children,
+  type Dim,
+  gather,
+  isLeaf,
+  type Leaf,
+  linear,
+  rebuild,
+  sizeOf,
+  type Tensor,
+  type TensorLike,
+  type TreeNode,
 } from "../tensor/index.ts";
 
 /**

@@ -15,12 +15,11 @@ export interface Port {
 
 /** The graph between `inputs` and `outputs`. @throws ArgumentError where a name repeats or an input was left out. */
 export function makeGraph(inputs: readonly Port[], outputs: readonly Port[]): Graph {
-  for (const [what, ports] of [["input", inputs], ["output", outputs]] as const) {
-    const seen = new Set<string>();
-    for (const { name } of ports) {
-      if (seen.has(name)) throw new ArgumentError(`two ${what}s of the graph are called "${name}"`);
-      seen.add(name);
-    }
+  const names = new Set<string>();
+  for (const { name } of [...inputs, ...outputs]) {
+    if (name === "") throw new ArgumentError("an input or output of the graph has an empty name");
+    if (names.has(name)) throw new ArgumentError(`two inputs or outputs of the graph are called "${name}"`);
+    names.add(name);
   }
   const known = new Set(inputs.map((p) => p.tensor));
   for (const node of nodesOf(outputs.map((p) => p.tensor))) {

@@ -1,5 +1,8 @@
 /** Graphs to and from ONNX files. */
+export * from "./check.ts";
 export * from "./errors.ts";
+export * from "./from-onnx.ts";
 export * from "./graph.ts";
 export * from "./lower.ts";
+export type { ExternalData, ExternalRange } from "./read-tensor.ts";
 export * from "./to-onnx.ts";

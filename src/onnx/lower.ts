@@ -79,7 +79,8 @@ class Lowering {
   /** The node with lowered inputs, or an equal one that exists already. */
   #emit(node: Node, inputs: readonly (Tensor | null)[]): readonly Tensor[] {
     const numbers = node.outputs.length === 1 ? knownNumbers(node.outputs[0]) : undefined;
-    if (numbers) {
+    // Beyond 2^53 a number is not exactly the integer that the graph would compute.
+    if (numbers?.every(Number.isSafeInteger)) {
       const { dtype, shape } = node.outputs[0]!;
       return [this.#constant(constant(HostTensor.from(numbers, { dtype, shape: shape as number[] })))];
     }

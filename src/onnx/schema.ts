@@ -1,8 +1,22 @@
 /**
  * The messages of the ONNX format that pare reads and writes: field names, numbers and kinds as published in
- * onnx.proto (IR version 10). Fields that are not listed are skipped on reading.
+ * onnx.proto (IR version 10). Fields that are not listed are skipped on reading; `Opaque` ones are noted, not read.
+ * Integers of 64 bits become numbers where they count something (`int64`, `int64s`) and stay exact where they are
+ * tensors' elements (`bigints`, `ubigints`).
  */
-export type FieldKind = "int64" | "int32" | "float" | "string" | "bytes" | "floats" | "int32s" | "int64s" | "doubles" | "uint64s" | MessageName;
+export type FieldKind =
+  | "int64"
+  | "int32"
+  | "float"
+  | "string"
+  | "bytes"
+  | "floats"
+  | "doubles"
+  | "int32s"
+  | "int64s"
+  | "bigints"
+  | "ubigints"
+  | MessageName;
 
 export interface Field {
   readonly name: string;
@@ -56,12 +70,19 @@ export const schema: Readonly<Record<MessageName, Readonly<Record<number, Field>
     7: one("floats", "floats"),
     8: one("ints", "int64s"),
     9: many("strings", "bytes"),
+    10: many("tensors", "Opaque"),
+    11: many("graphs", "Opaque"),
+    14: one("typeProto", "Opaque"),
+    15: many("typeProtos", "Opaque"),
+    22: one("sparseTensor", "Opaque"),
+    23: many("sparseTensors", "Opaque"),
     20: one("type", "int32"),
     21: one("refAttrName", "string"),
   },
   Tensor: {
     1: one("dims", "int64s"),
     2: one("dataType", "int32"),
+    3: one("segment", "Opaque"),
     4: one("floatData", "floats"),
     5: one("int32Data", "int32s"),
     6: many("stringData", "bytes"),
@@ -69,7 +90,7 @@ export const schema: Readonly<Record<MessageName, Readonly<Record<number, Field>
     8: one("name", "string"),
     9: one("rawData", "bytes"),
     10: one("doubleData", "doubles"),
-    11: one("uint64Data", "uint64s"),
+    11: one("uint64Data", "ubigints"),
     13: many("externalData", "StringStringEntry"),
     14: one("dataLocation", "int32"),
   },
@@ -121,20 +142,27 @@ export interface AttributeProto {
   floats?: number[];
   ints?: number[];
   strings?: Uint8Array[];
+  tensors?: object[];
+  graphs?: object[];
+  typeProto?: object;
+  typeProtos?: object[];
+  sparseTensor?: object;
+  sparseTensors?: object[];
   type?: number;
   refAttrName?: string;
 }
 export interface TensorProto {
   dims?: number[];
   dataType?: number;
+  segment?: object;
   floatData?: number[];
   int32Data?: number[];
   stringData?: Uint8Array[];
-  int64Data?: number[];
+  int64Data?: bigint[];
   name?: string;
   rawData?: Uint8Array;
   doubleData?: number[];
-  uint64Data?: number[];
+  uint64Data?: bigint[];
   externalData?: StringStringEntryProto[];
   /** 1: the bytes lie in another file, described by `externalData`. */
   dataLocation?: number;
@@ -146,4 +174,19 @@ export interface TensorShapeProto { dim?: DimensionProto[] }
 export interface DimensionProto { dimValue?: number; dimParam?: string }
 
 /** `AttributeProto.AttributeType` numbers. */
-export const attributeType = { float: 1, int: 2, string: 3, tensor: 4, graph: 5, floats: 6, ints: 7, strings: 8 } as const;
+export const attributeType = {
+  float: 1,
+  int: 2,
+  string: 3,
+  tensor: 4,
+  graph: 5,
+  floats: 6,
+  ints: 7,
+  strings: 8,
+  tensors: 9,
+  graphs: 10,
+  sparseTensor: 11,
+  sparseTensors: 12,
+  typeProto: 13,
+  typeProtos: 14,
+} as const;

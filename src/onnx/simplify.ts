@@ -1,5 +1,15 @@
 import {
-  broadcastShapes, constantOf, isStatic, type Node, op, reshape, sameShape, transpose, type HostTensor, type Tensor,
+  broadcastShapes,
+  constantOf,
+  type HostTensor,
+  isFloat,
+  isStatic,
+  type Node,
+  op,
+  reshape,
+  sameShape,
+  type Tensor,
+  transpose,
 } from "../tensor/index.ts";
 
 interface Context {
@@ -9,7 +19,25 @@ interface Context {
 type Rule = (node: Node, inputs: readonly Tensor[], context: Context) => Tensor | undefined;
 
 /** Operations whose inputs broadcast, so that stretching one beforehand is wasted. */
-const BROADCASTING = new Set(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mod", "Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"]);
+const BROADCASTING = new Set([
+  "Add",
+  "Sub",
+  "Mul",
+  "Div",
+  "Pow",
+  "Max",
+  "Min",
+  "Mod",
+  "Where",
+  "Equal",
+  "Greater",
+  "GreaterOrEqual",
+  "Less",
+  "LessOrEqual",
+  "And",
+  "Or",
+  "Xor",
+]);
 
 /** The value of a one-element constant, however many dimensions of length 1 it has. */
 function single(t: Tensor): number | undefined {
@@ -55,7 +83,10 @@ const rules: Readonly<Record<string, Rule>> = {
     if (order.every((p, i) => p === i)) return x;
     if (x!.node.op === "Transpose") {
       const inner = orderOf(x!.node, x!.node.inputs[0]!);
-      return transpose(x!.node.inputs[0]!, order.map((p) => inner[p]!));
+      return transpose(
+        x!.node.inputs[0]!,
+        order.map((p) => inner[p]!),
+      );
     }
     // Moving an axis of length 1 moves no number.
     const moved = order.filter((p) => x!.shape[p] !== 1);
@@ -68,38 +99,63 @@ const rules: Readonly<Record<string, Rule>> = {
   Mul: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : single(a!) === 1 ? ifSame(b!, node) : undefined),
   Div: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : undefined),
   Neg: (_node, [x]) => (x!.node.op === "Neg" ? x!.node.inputs[0]! : undefined),
-  MatMul: (node, [a, b], context) => fuseTranspose(node, a!, b!, context),
+  MatMul: (node, [a, b], context) => fuseProduct(node, a!, b!, context),
 };
 
 function orderOf(node: Node, x: Tensor): readonly number[] {
   return (node.attrs.perm as readonly number[] | undefined) ?? x.shape.map((_, i) => x.rank - 1 - i);
 }
 
-/** The matrix before it was transposed, where only the last two axes were swapped. */
-function untransposed(t: Tensor): Tensor | undefined {
-  if (t.node.op !== "Transpose") return undefined;
-  const order = orderOf(t.node, t.node.inputs[0]!);
-  const swapped = order.every((p, i) => p === (i < t.rank - 2 ? i : 2 * t.rank - 3 - i));
-  return swapped && t.rank >= 2 ? t.node.inputs[0]! : undefined;
+/** Whether a transposition swaps the last two axes and nothing else. */
+function swapsLastTwo(node: Node): boolean {
+  const rank = node.inputs[0]!.rank;
+  return rank >= 2 && orderOf(node, node.inputs[0]!).every((p, i) => p === (i < rank - 2 ? i : 2 * rank - 3 - i));
 }
 
-/** A product that reads its operands transposed: `Gemm` for matrices, else onnxruntime's `FusedMatMul`. */
-function fuseTranspose(node: Node, a: Tensor, b: Tensor, { portable }: Context): Tensor | undefined {
-  const [left, right] = [untransposed(a), untransposed(b)];
-  if (!left && !right) return undefined;
-  const attrs = { transA: left ? 1 : 0, transB: right ? 1 : 0 };
-  if (a.rank === 2 && b.rank === 2) return op("Gemm", [left ?? a, right ?? b], attrs);
-  if (b.rank === 2 && !left && isStatic(node.outputs[0]!.shape)) {
-    const flat = reshape(a, [-1, a.shape[a.rank - 1]!]);
-    return reshape(op("Gemm", [flat, right!], attrs), node.outputs[0]!.shape);
+/** A matrix as the product `factor * base`, or of its transpose: what a fused kernel can read directly. */
+function factored(t: Tensor): { base: Tensor; transposed: boolean; factor: number } {
+  let [base, transposed, factor] = [t, false, 1];
+  for (;;) {
+    const { op: name, inputs } = base.node;
+    const [x, y] = inputs;
+    if (name === "Transpose" && swapsLastTwo(base.node)) [base, transposed] = [x!, !transposed];
+    else if (name === "Mul" && single(y!) !== undefined && sameShape(x!.shape, base.shape))
+      [base, factor] = [x!, factor * single(y!)!];
+    else if (name === "Mul" && single(x!) !== undefined && sameShape(y!.shape, base.shape))
+      [base, factor] = [y!, factor * single(x!)!];
+    else return { base, transposed, factor };
+  }
+}
+
+/**
+ * A product that reads its operands transposed and scales its result, so that neither costs a pass of its own: `Gemm` for
+ * matrices, else onnxruntime's `FusedMatMul`.
+ */
+function fuseProduct(node: Node, a: Tensor, b: Tensor, { portable }: Context): Tensor | undefined {
+  if (!isFloat(a.dtype)) return undefined;
+  const [left, right] = [factored(a), factored(b)];
+  const alpha = left.factor * right.factor;
+  if (!left.transposed && !right.transposed && alpha === 1) return undefined;
+  const attrs = {
+    transA: left.transposed ? 1 : 0,
+    transB: right.transposed ? 1 : 0,
+    ...(alpha === 1 ? {} : { alpha }),
+  };
+  if (a.rank === 2 && b.rank === 2) return op("Gemm", [left.base, right.base], attrs);
+  if (b.rank === 2 && !left.transposed && isStatic(node.outputs[0]!.shape)) {
+    const flat = reshape(left.base, [-1, a.shape[a.rank - 1]!]);
+    return reshape(op("Gemm", [flat, right.base], attrs), node.outputs[0]!.shape);
   }
   if (portable || a.dtype !== "f32" || a.rank < 2 || b.rank < 2) return undefined;
-  return op("com.microsoft.FusedMatMul", [left ?? a, right ?? b], attrs);
+  return op("com.microsoft.FusedMatMul", [left.base, right.base], attrs);
 }
 
 /** A simpler tensor equal to the node's only output, or undefined. `inputs` are the node's, already lowered. */
 export function simplify(node: Node, inputs: readonly (Tensor | null)[], context: Context): Tensor | undefined {
   if (node.outputs.length !== 1 || inputs.some((t) => t === null)) return undefined;
   const present = inputs as readonly Tensor[];
-  return rules[node.op]?.(node, present, context) ?? (BROADCASTING.has(node.op) ? withoutExpand(node, present, context) : undefined);
+  return (
+    rules[node.op]?.(node, present, context) ??
+    (BROADCASTING.has(node.op) ? withoutExpand(node, present, context) : undefined)
+  );
 }

@@ -1,8 +1,8 @@
 import { constantOf, dtypes, findOp, type AttrValue, type HostTensor, type Node, type Shape, type Tensor, type TensorType } from "../tensor/index.ts";
-import { nodesOf, type Graph } from "./graph.ts";
+import { type Graph, nodesOf, type Port } from "./graph.ts";
 import { lower, type LowerOptions } from "./lower.ts";
 import { attributeType, type AttributeProto, type GraphProto, type ModelProto, type NodeProto, type TensorProto, type ValueInfoProto } from "./schema.ts";
-import { encodeModel, encodeModelPieces } from "./wire.ts";
+import { encodeModel } from "./wire.ts";
 
 /** The operator set that graphs are written in. */
 export const OPSET = 21;
@@ -56,17 +56,7 @@ export function toOnnxFiles(graph: Graph, dataName: string, options: ToOnnxOptio
     data.push(bytes);
     offset += bytes.byteLength;
   }
-  return { model: joined(encodeModelPieces(model)), data };
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(pieces.reduce((n, p) => n + p.byteLength, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.byteLength;
-  }
-  return bytes;
+  return { model: encodeModel(model), data };
 }
 
 /** The model message of `graph`, byte fields referring to the constants' own memory. */
@@ -85,7 +75,6 @@ export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
 }
 
 function graphProto(graph: Graph, used: readonly Node[]): GraphProto {
-  const names = new Map<Tensor, string>();
   const taken = new Set([...graph.inputs, ...graph.outputs].map((p) => p.name));
   let count = 0;
   const fresh = (prefix: string): string => {
@@ -94,12 +83,12 @@ function graphProto(graph: Graph, used: readonly Node[]): GraphProto {
     while (taken.has(name));
     return name;
   };
-  for (const { name, tensor } of graph.inputs) names.set(tensor, name);
-  const aliases: NodeProto[] = [];
-  for (const { name, tensor } of graph.outputs) {
-    // An output that is an input, a constant, or fetched twice needs a node of its own.
-    if (names.has(tensor) || tensor.node.op === "Constant") aliases.push({ opType: "Identity", name: fresh("n"), input: [""], output: [name] });
-    else names.set(tensor, name);
+  const names = new Map(graph.inputs.map(({ name, tensor }) => [tensor, name]));
+  // A tensor has one name: an output that is an input, a constant, or fetched twice is copied to its further names.
+  const copies: Port[] = [];
+  for (const output of graph.outputs) {
+    if (names.has(output.tensor) || constantOf(output.tensor)) copies.push(output);
+    else names.set(output.tensor, output.name);
   }
   const initializer: TensorProto[] = [];
   const node: NodeProto[] = [];
@@ -110,15 +99,11 @@ function graphProto(graph: Graph, used: readonly Node[]): GraphProto {
     if (value) initializer.push(tensorProto(value, names.get(n.outputs[0]!)!));
     else node.push(nodeProto(n, names, fresh("n")));
   }
-  let i = 0;
-  const bound = new Set(graph.inputs.map((p) => p.tensor));
-  for (const { tensor } of graph.outputs) {
-    if (bound.has(tensor) || tensor.node.op === "Constant") aliases[i++]!.input = [names.get(tensor)!];
-    bound.add(tensor);
-  }
+  for (const { name, tensor } of copies)
+    node.push({ opType: "Identity", name: fresh("n"), input: [names.get(tensor)!], output: [name] });
   return {
     name: "graph",
-    node: [...node, ...aliases],
+    node,
     initializer,
     input: graph.inputs.map((p) => valueInfo(p.name, p.tensor)),
     output: graph.outputs.map((p) => valueInfo(p.name, p.tensor)),

@@ -1,10 +1,19 @@
-import { lower, toOnnx, type Graph, type LowerOptions } from "../onnx/index.ts";
-import { isHostTensor, leavesOf, mapTree, type Bindings, type HostTensor } from "../tensor/index.ts";
-import { defaultDevice, type Device, type DeviceOptions } from "./device.ts";
+import { type Graph, type LowerOptions, lower, toOnnx } from "../onnx/index.ts";
+import { type Bindings, type HostTensor, isHostTensor, leavesOf, mapTree } from "../tensor/index.ts";
+import { type Device, type DeviceOptions, defaultDevice } from "./device.ts";
 import { DisposedError, FeedError } from "./errors.ts";
-import { openHere, type Execution, type ExecutionPlan } from "./execution.ts";
+import { type Execution, type ExecutionPlan, openHere } from "./execution.ts";
 import { checkFeed, checkPortType } from "./feeds.ts";
-import { isOutputName, portName, specsOf, trace, type Hosted, type SpecLeaf, type Trace, type Traced } from "./trace.ts";
+import {
+  type Hosted,
+  isOutputName,
+  portName,
+  type SpecLeaf,
+  specsOf,
+  type Trace,
+  type Traced,
+  trace,
+} from "./trace.ts";
 
 export interface CompileOptions extends DeviceOptions {
   /** Names of the arguments, used for inputs and in messages; `arg0`, `arg1`, ... when absent. */
@@ -39,7 +48,10 @@ export async function compile<const S extends readonly unknown[], R>(
   const traced = trace(fn as (...args: never[]) => unknown, specs, options.names);
   for (const { name, tensor } of [...traced.graph.inputs, ...traced.graph.outputs]) checkPortType(name, tensor);
   const graph = lower(traced.graph, targetOf(options));
-  const execution = await open({ model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots: [] }, options);
+  const execution = await open(
+    { model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots: [] },
+    options,
+  );
   const wanted = specsOf(traced);
   let disposed = false;
 
@@ -53,7 +65,12 @@ export async function compile<const S extends readonly unknown[], R>(
     disposed = true;
     await execution.close();
   };
-  return Object.assign(run, { device: execution.device, graph, dispose, [Symbol.asyncDispose]: dispose }) as unknown as Program<S, R>;
+  return Object.assign(run, {
+    device: execution.device,
+    graph,
+    dispose,
+    [Symbol.asyncDispose]: dispose,
+  }) as unknown as Program<S, R>;
 }
 
 /** How to lower for the devices that a program may land on: `com.microsoft` kernels for the native CPU only. */
@@ -77,7 +94,8 @@ export function checkArguments(
   wanted: ReadonlyMap<string, SpecLeaf>,
   args: readonly unknown[],
 ): Record<string, HostTensor> {
-  if (args.length !== specs.length) throw new FeedError(`the program takes ${specs.length} arguments, not ${args.length}`);
+  if (args.length !== specs.length)
+    throw new FeedError(`the program takes ${specs.length} arguments, not ${args.length}`);
   const bindings: Bindings = new Map();
   const values: Record<string, HostTensor> = {};
   args.forEach((tree, i) => {

@@ -20,7 +20,9 @@ export interface DeviceOptions {
 
 /** The part of onnxruntime's interface that all its packages share. */
 export interface Ort {
-  readonly InferenceSession: { create(model: Uint8Array | string, options: InferenceSession.SessionOptions): Promise<InferenceSession> };
+  readonly InferenceSession: {
+    create(model: Uint8Array | string, options: InferenceSession.SessionOptions): Promise<InferenceSession>;
+  };
   readonly Tensor: TensorConstructor;
 }
 
@@ -41,11 +43,16 @@ const nativePackage = "onnxruntime-node";
 
 async function loadOrt(device: Device): Promise<Ort> {
   if (inNode && device !== "wasm") return (await import(/* @vite-ignore */ nativePackage)) as Ort;
-  if (device === "cpu") throw new DeviceError('the device "cpu" is native code and needs Node; in a browser use "wasm" or "webgpu"');
+  if (device === "cpu")
+    throw new DeviceError('the device "cpu" is native code and needs Node; in a browser use "wasm" or "webgpu"');
   if (!inNode && device === "webgpu" && !("gpu" in navigator)) {
     throw new DeviceError('this browser offers no WebGPU; use the device "wasm"');
   }
-  const web = inNode ? import("onnxruntime-web") : device === "webgpu" ? import("onnxruntime-web/webgpu") : import("onnxruntime-web/wasm");
+  const web = inNode
+    ? import("onnxruntime-web")
+    : device === "webgpu"
+      ? import("onnxruntime-web/webgpu")
+      : import("onnxruntime-web/wasm");
   return (await web) as unknown as Ort;
 }
 
@@ -55,9 +62,11 @@ async function loadOrt(device: Device): Promise<Ort> {
  */
 export async function loadDevice(options: DeviceOptions = {}): Promise<LoadedDevice> {
   const device = options.device ?? defaultDevice();
-  if (!["cpu", "webgpu", "wasm"].includes(device)) throw new ArgumentError(`there is no device "${device as string}"; choose cpu, webgpu or wasm`);
+  if (!["cpu", "webgpu", "wasm"].includes(device))
+    throw new ArgumentError(`there is no device "${device as string}"; choose cpu, webgpu or wasm`);
   const { threads } = options;
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) throw new ArgumentError(`threads must be a whole number from 1, not ${threads}`);
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1))
+    throw new ArgumentError(`threads must be a whole number from 1, not ${threads}`);
   try {
     const ort = await loadOrt(device);
     if (device === "webgpu") await probeWebGpu(ort);
@@ -66,7 +75,9 @@ export async function loadDevice(options: DeviceOptions = {}): Promise<LoadedDev
     const reason = error instanceof Error ? error.message : String(error);
     const { fallback } = options;
     if (fallback !== undefined && fallback !== device) {
-      (options.announce ?? console.warn)(`pare: the device "${device}" cannot be used (${reason}); running on "${fallback}" instead`);
+      (options.announce ?? console.warn)(
+        `pare: the device "${device}" cannot be used (${reason}); running on "${fallback}" instead`,
+      );
       const { fallback: _used, ...rest } = options;
       return loadDevice({ ...rest, device: fallback });
     }
@@ -80,7 +91,9 @@ function sessionOptions(device: Device, { threads, spin = false }: DeviceOptions
     executionProviders: [device === "cpu" ? "cpu" : device],
     logSeverityLevel: 3,
     ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
-    extra: { session: { intra_op: { allow_spinning: spin ? "1" : "0" }, inter_op: { allow_spinning: spin ? "1" : "0" } } },
+    extra: {
+      session: { intra_op: { allow_spinning: spin ? "1" : "0" }, inter_op: { allow_spinning: spin ? "1" : "0" } },
+    },
   };
 }
 

@@ -1,7 +1,7 @@
 import type { Tensor as OrtTensor } from "onnxruntime-common";
 import { makeGraph, toOnnx } from "../onnx/index.ts";
-import { input, type HostTensor } from "../tensor/index.ts";
-import { loadDevice, type Device, type DeviceOptions, type LoadedDevice } from "./device.ts";
+import { type HostTensor, input } from "../tensor/index.ts";
+import { type Device, type DeviceOptions, type LoadedDevice, loadDevice } from "./device.ts";
 import { dtypeOfOrt, fromOrt, toOrt } from "./feeds.ts";
 import { openSession, type SessionShare } from "./session.ts";
 
@@ -36,8 +36,14 @@ export interface Execution {
 /** Opens a session in this thread. */
 export async function openHere(plan: ExecutionPlan, options: DeviceOptions): Promise<Execution> {
   const loaded = await loadDevice(options);
-  const locations = Object.fromEntries(plan.outputs.map((name) => [name, plan.slots.some((s) => s.output === name) ? "gpu-buffer" : "cpu"] as const));
-  const session = await openSession(plan.model, loaded, loaded.device === "webgpu" && plan.slots.length > 0 ? { locations } : {});
+  const locations = Object.fromEntries(
+    plan.outputs.map((name) => [name, plan.slots.some((s) => s.output === name) ? "gpu-buffer" : "cpu"] as const),
+  );
+  const session = await openSession(
+    plan.model,
+    loaded,
+    loaded.device === "webgpu" && plan.slots.length > 0 ? { locations } : {},
+  );
   return new LocalExecution(plan, loaded, session);
 }
 
@@ -73,7 +79,9 @@ class LocalExecution implements Execution {
   /** Memory to write into, where the device can. */
   #fetches(): Record<string, OrtTensor | null> | undefined {
     if (this.#target.size === 0) return undefined;
-    const fetches: Record<string, OrtTensor | null> = Object.fromEntries(this.#plan.outputs.map((name) => [name, null]));
+    const fetches: Record<string, OrtTensor | null> = Object.fromEntries(
+      this.#plan.outputs.map((name) => [name, null]),
+    );
     for (const { input, output } of this.#plan.slots) if (output !== null) fetches[output] = this.#target.get(input)!;
     return fetches;
   }
@@ -93,7 +101,9 @@ class LocalExecution implements Execution {
   async read(): Promise<Record<string, HostTensor>> {
     const away = [...this.#current].filter(([, tensor]) => tensor.location !== "cpu");
     const fetched = away.length === 0 ? {} : await this.#download(Object.fromEntries(away));
-    return Object.fromEntries([...this.#current].map(([input, tensor]) => [input, fetched[input] ?? fromOrt(tensor).clone()]));
+    return Object.fromEntries(
+      [...this.#current].map(([input, tensor]) => [input, fetched[input] ?? fromOrt(tensor).clone()]),
+    );
   }
 
   /**
@@ -101,7 +111,10 @@ class LocalExecution implements Execution {
    * directly ends the process in onnxruntime-node 1.30.
    */
   async #download(tensors: Record<string, OrtTensor>): Promise<Record<string, HostTensor>> {
-    const ports = Object.entries(tensors).map(([name, t]) => ({ name, tensor: input(name, { dtype: dtypeOfOrt(t), shape: t.dims }) }));
+    const ports = Object.entries(tensors).map(([name, t]) => ({
+      name,
+      tensor: input(name, { dtype: dtypeOfOrt(t), shape: t.dims }),
+    }));
     const copies = ports.map(({ name, tensor }) => ({ name: `${name} copy`, tensor }));
     const session = await openSession(toOnnx(makeGraph(ports, copies)), this.#loaded);
     try {
@@ -118,7 +131,8 @@ class LocalExecution implements Execution {
       if (before && before.location !== "cpu") before.dispose();
       const current = toOrt(this.#loaded.ort, values[input]!.clone());
       this.#current.set(input, current);
-      if (this.device === "cpu" && output !== null) this.#target.set(input, inPlace ? current : toOrt(this.#loaded.ort, values[input]!.clone()));
+      if (this.device === "cpu" && output !== null)
+        this.#target.set(input, inPlace ? current : toOrt(this.#loaded.ort, values[input]!.clone()));
     }
   }
 

@@ -1,18 +1,43 @@
 import type { Tensor as OrtTensor } from "onnxruntime-common";
-import { dtypes, evaluateDim, formatShape, HostTensor, type Bindings, type DType, type Shape, type TensorType, type TypedArray } from "../tensor/index.ts";
-import { RuntimeFailure, FeedError } from "./errors.ts";
+import {
+  type Bindings,
+  type DType,
+  dtypes,
+  evaluateDim,
+  formatShape,
+  HostTensor,
+  type Shape,
+  type TensorType,
+  type TypedArray,
+} from "../tensor/index.ts";
 import type { Ort } from "./device.ts";
+import { FeedError, RuntimeFailure } from "./errors.ts";
 
 /** onnxruntime's names of the element types that may cross a program's border. */
 const ortTypes: Partial<Record<DType, OrtTensor.Type>> = {
-  f32: "float32", f16: "float16", f64: "float64", i64: "int64", i32: "int32", i16: "int16", i8: "int8",
-  u64: "uint64", u32: "uint32", u16: "uint16", u8: "uint8", bool: "bool", u4: "uint4", i4: "int4",
+  f32: "float32",
+  f16: "float16",
+  f64: "float64",
+  i64: "int64",
+  i32: "int32",
+  i16: "int16",
+  i8: "int8",
+  u64: "uint64",
+  u32: "uint32",
+  u16: "uint16",
+  u8: "uint8",
+  bool: "bool",
+  u4: "uint4",
+  i4: "int4",
 };
 const dtypeOf = new Map(Object.entries(ortTypes).map(([dtype, type]) => [type, dtype as DType]));
 
 /** @throws FeedError for an element type that only constants may have. */
 export function checkPortType(name: string, { dtype }: TensorType): void {
-  if (!ortTypes[dtype]) throw new FeedError(`"${name}" is ${dtype}, which onnxruntime takes as a constant only; pass it in another type and cast`);
+  if (!ortTypes[dtype])
+    throw new FeedError(
+      `"${name}" is ${dtype}, which onnxruntime takes as a constant only; pass it in another type and cast`,
+    );
 }
 
 export function toOrt(ort: Ort, t: HostTensor): OrtTensor {
@@ -30,7 +55,10 @@ export function fromOrt(t: OrtTensor): HostTensor {
   const data = t.data as unknown as TypedArray;
   const { array } = dtypes[dtype];
   // Engines that know Float16Array return one; the bits are the same.
-  const stored = data instanceof (array as unknown as new () => TypedArray) ? data : new array(data.buffer, data.byteOffset, data.length);
+  const stored =
+    data instanceof (array as unknown as new () => TypedArray)
+      ? data
+      : new array(data.buffer, data.byteOffset, data.length);
   return new HostTensor(dtype, t.dims, stored);
 }
 
@@ -38,7 +66,12 @@ export function fromOrt(t: OrtTensor): HostTensor {
  * Checks a value against what its input was declared as, binding named dimensions on the way.
  * @throws FeedError naming the input, what it wants and what it got.
  */
-export function checkFeed(name: string, want: { dtype: DType; shape: Shape }, got: HostTensor, bindings: Bindings): void {
+export function checkFeed(
+  name: string,
+  want: { dtype: DType; shape: Shape },
+  got: HostTensor,
+  bindings: Bindings,
+): void {
   const fail = (): never => {
     const bound = [...bindings].map(([k, v]) => `${k} = ${v}`).join(", ");
     throw new FeedError(

@@ -1,10 +1,24 @@
-import { nodesOf, type Graph } from "../onnx/index.ts";
-import { sameShape, type Node, type Tensor } from "../tensor/index.ts";
+import { type Graph, nodesOf } from "../onnx/index.ts";
+import { type Node, sameShape, type Tensor } from "../tensor/index.ts";
 
 /** Results that onnxruntime may lay over the memory of their input. */
 const VIEWS = new Set(["Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"]);
 /** Operations that have read element `i` of each input when they write element `i`. */
-const ELEMENTWISE = new Set(["Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Clip", "Neg", "Sqrt", "Abs", "Sign", "Pow"]);
+const ELEMENTWISE = new Set([
+  "Add",
+  "Sub",
+  "Mul",
+  "Div",
+  "Where",
+  "Max",
+  "Min",
+  "Clip",
+  "Neg",
+  "Sqrt",
+  "Abs",
+  "Sign",
+  "Pow",
+]);
 
 /**
  * Whether `next` may be written over the memory of the input `current` while the graph runs: everything that reads
@@ -24,5 +38,7 @@ export function mayOverwrite(graph: Graph, current: Tensor, next: Tensor): boole
 }
 
 function readsElementwise(node: Node, aliases: ReadonlySet<Tensor>, result: Tensor): boolean {
-  return ELEMENTWISE.has(node.op) && node.inputs.every((t) => !t || !aliases.has(t) || sameShape(t.shape, result.shape));
+  return (
+    ELEMENTWISE.has(node.op) && node.inputs.every((t) => !t || !aliases.has(t) || sameShape(t.shape, result.shape))
+  );
 }

@@ -4,4 +4,4 @@ export * from "./device.ts";
 export * from "./errors.ts";
 export * from "./loop.ts";
 export { openSessions } from "./session.ts";
-export { trace, type Hosted, type SpecLeaf, type Trace, type Traced } from "./trace.ts";
+export { type Hosted, type SpecLeaf, type Trace, type Traced, trace } from "./trace.ts";

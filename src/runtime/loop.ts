@@ -1,12 +1,21 @@
-import { lower, makeGraph, toOnnx, type Graph } from "../onnx/index.ts";
-import { flattenTree, formatShape, GraphError, isHostTensor, mapTree, sameShape, type HostTensor, type Tensor } from "../tensor/index.ts";
-import { checkArguments, open, targetOf, type CompileOptions } from "./compile.ts";
+import { type Graph, lower, makeGraph, toOnnx } from "../onnx/index.ts";
+import {
+  flattenTree,
+  formatShape,
+  GraphError,
+  type HostTensor,
+  isHostTensor,
+  mapTree,
+  sameShape,
+  type Tensor,
+} from "../tensor/index.ts";
+import { type CompileOptions, checkArguments, open, targetOf } from "./compile.ts";
 import type { Device } from "./device.ts";
 import { DisposedError, FeedError } from "./errors.ts";
 import type { Slot } from "./execution.ts";
 import { checkFeed, checkPortType } from "./feeds.ts";
 import { mayOverwrite } from "./in-place.ts";
-import { isOutputName, portName, specsOf, trace, type Hosted, type OutputName, type Traced } from "./trace.ts";
+import { type Hosted, isOutputName, type OutputName, portName, specsOf, type Traced, trace } from "./trace.ts";
 
 /** A program with memory: each run takes inputs and the state that the run before left. */
 export interface Loop<St, I extends readonly unknown[], R> {
@@ -43,8 +52,14 @@ export async function compileLoop<St, const I extends readonly unknown[], R>(
   for (const { name, tensor } of [...traced.graph.inputs, ...traced.graph.outputs]) checkPortType(name, tensor);
 
   const inputOf = (path: string): string => portName("state", path);
-  const { graph, slots } = planSlots(lower(traced.graph, targetOf(options)), Object.keys(start).map((path) => [inputOf(path), nextNames[path]!.name]));
-  const execution = await open({ model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots }, options);
+  const { graph, slots } = planSlots(
+    lower(traced.graph, targetOf(options)),
+    Object.keys(start).map((path) => [inputOf(path), nextNames[path]!.name]),
+  );
+  const execution = await open(
+    { model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots },
+    options,
+  );
   const named = (values: Readonly<Record<string, HostTensor>>): Record<string, HostTensor> =>
     Object.fromEntries(Object.keys(start).map((path) => [inputOf(path), values[path]!]));
   await execution.write(named(start));
@@ -76,7 +91,8 @@ export async function compileLoop<St, const I extends readonly unknown[], R>(
         checkFeed(inputOf(path), value, given[path], new Map());
       }
       const extra = Object.keys(given).find((path) => !Object.hasOwn(start, path));
-      if (extra !== undefined) throw new FeedError(`the state to load has "${extra}", which this program does not know`);
+      if (extra !== undefined)
+        throw new FeedError(`the state to load has "${extra}", which this program does not know`);
       await execution.write(named(given));
     },
     device: execution.device,
@@ -96,24 +112,36 @@ export async function compileLoop<St, const I extends readonly unknown[], R>(
 function planSlots(lowered: Graph, pairs: readonly (readonly [string, string])[]): { graph: Graph; slots: Slot[] } {
   const current = new Map(lowered.inputs.map((p) => [p.name, p.tensor]));
   const next = new Map(lowered.outputs.map((p) => [p.name, p.tensor]));
-  const still = new Set(pairs.filter(([input, output]) => current.get(input) === next.get(output)).map(([, output]) => output));
-  const graph = makeGraph(lowered.inputs, lowered.outputs.filter((p) => !still.has(p.name)));
-  const slots = pairs.map(([input, output]): Slot =>
-    still.has(output)
-      ? { input, output: null, inPlace: false }
-      : { input, output, inPlace: mayOverwrite(graph, current.get(input)!, next.get(output)!) },
+  const still = new Set(
+    pairs.filter(([input, output]) => current.get(input) === next.get(output)).map(([, output]) => output),
+  );
+  const graph = makeGraph(
+    lowered.inputs,
+    lowered.outputs.filter((p) => !still.has(p.name)),
+  );
+  const slots = pairs.map(
+    ([input, output]): Slot =>
+      still.has(output)
+        ? { input, output: null, inPlace: false }
+        : { input, output, inPlace: mayOverwrite(graph, current.get(input)!, next.get(output)!) },
   );
   return { graph, slots };
 }
 
-function checkState(start: Record<string, HostTensor>, next: Record<string, OutputName>, tensors: ReadonlyMap<string, Tensor>): void {
+function checkState(
+  start: Record<string, HostTensor>,
+  next: Record<string, OutputName>,
+  tensors: ReadonlyMap<string, Tensor>,
+): void {
   const missing = Object.keys(start).find((path) => !next[path]);
   if (missing !== undefined) throw new GraphError(`the next state lacks "${missing}", which the first state has`);
   for (const [path, { name }] of Object.entries(next)) {
     const [first, tensor] = [start[path], tensors.get(name)!];
     if (!first) throw new GraphError(`the next state has "${path}", which the first state lacks`);
     if (first.dtype !== tensor.dtype || !sameShape(first.shape, tensor.shape)) {
-      throw new GraphError(`"${path}" of the state changes from ${first.dtype} ${formatShape(first.shape)} to ${tensor.dtype} ${formatShape(tensor.shape)}`);
+      throw new GraphError(
+        `"${path}" of the state changes from ${first.dtype} ${formatShape(first.shape)} to ${tensor.dtype} ${formatShape(tensor.shape)}`,
+      );
     }
   }
 }

@@ -14,7 +14,10 @@ const cache = new Map<string, Entry>();
 
 /** A share in an onnxruntime session; programs of equal structure on one device share one session. */
 export interface SessionShare {
-  run(feeds: Record<string, OrtTensor>, fetches?: readonly string[] | Record<string, OrtTensor | null>): Promise<Record<string, OrtTensor>>;
+  run(
+    feeds: Record<string, OrtTensor>,
+    fetches?: readonly string[] | Record<string, OrtTensor | null>,
+  ): Promise<Record<string, OrtTensor>>;
   release(): Promise<void>;
 }
 
@@ -32,7 +35,11 @@ export interface SessionOptions {
 }
 
 /** Opens a session over `model` (file bytes, or a path in Node), or joins an open one. @throws RuntimeFailure */
-export async function openSession(model: Uint8Array | string, loaded: LoadedDevice, { optimize = "all", locations }: SessionOptions = {}): Promise<SessionShare> {
+export async function openSession(
+  model: Uint8Array | string,
+  loaded: LoadedDevice,
+  { optimize = "all", locations }: SessionOptions = {},
+): Promise<SessionShare> {
   const options: InferenceSession.SessionOptions = {
     ...loaded.options,
     graphOptimizationLevel: optimize,
@@ -42,7 +49,9 @@ export async function openSession(model: Uint8Array | string, loaded: LoadedDevi
     try {
       return await loaded.ort.InferenceSession.create(model, options);
     } catch (error) {
-      throw new RuntimeFailure(`onnxruntime cannot build this program on "${loaded.device}": ${messageOf(error)}`, { cause: error });
+      throw new RuntimeFailure(`onnxruntime cannot build this program on "${loaded.device}": ${messageOf(error)}`, {
+        cause: error,
+      });
     }
   };
   const key = await keyOf(model, loaded, options);
@@ -73,7 +82,10 @@ export async function openSession(model: Uint8Array | string, loaded: LoadedDevi
   return {
     async run(feeds, fetches) {
       try {
-        return (await (fetches ? session.run(feeds, fetches as never) : session.run(feeds))) as unknown as Record<string, OrtTensor>;
+        return (await (fetches ? session.run(feeds, fetches as never) : session.run(feeds))) as unknown as Record<
+          string,
+          OrtTensor
+        >;
       } catch (error) {
         throw new RuntimeFailure(`onnxruntime failed while running: ${messageOf(error)}`, { cause: error });
       }
@@ -82,7 +94,11 @@ export async function openSession(model: Uint8Array | string, loaded: LoadedDevi
   };
 }
 
-async function keyOf(model: Uint8Array | string, { device }: LoadedDevice, options: InferenceSession.SessionOptions): Promise<string | undefined> {
+async function keyOf(
+  model: Uint8Array | string,
+  { device }: LoadedDevice,
+  options: InferenceSession.SessionOptions,
+): Promise<string | undefined> {
   if (typeof model === "string" || model.byteLength > MAX_CACHED_BYTES || !globalThis.crypto?.subtle) return undefined;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", model as Uint8Array<ArrayBuffer>));
   return `${device} ${JSON.stringify(options)} ${Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("")}`;

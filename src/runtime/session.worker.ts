@@ -1,7 +1,7 @@
 /** The worker's side: sessions that live off the main thread and answer its requests one after the other. */
 import { inNode } from "./device.ts";
-import { openHere, type Execution } from "./execution.ts";
-import { fromPlain, toPlain, type Reply, type Request } from "./worker-protocol.ts";
+import { type Execution, openHere } from "./execution.ts";
+import { fromPlain, type Reply, type Request, toPlain } from "./worker-protocol.ts";
 
 interface Port {
   postMessage(message: Reply): void;
@@ -16,7 +16,8 @@ async function portHere(): Promise<Port> {
   }
   return {
     postMessage: (m) => globalThis.postMessage(m),
-    listen: (receive) => globalThis.addEventListener("message", (event) => receive((event as MessageEvent<Request>).data)),
+    listen: (receive) =>
+      globalThis.addEventListener("message", (event) => receive((event as MessageEvent<Request>).data)),
   };
 }
 

@@ -1,6 +1,17 @@
-import { makeGraph, type Graph } from "../onnx/index.ts";
+import { type Graph, makeGraph } from "../onnx/index.ts";
 import {
-  ArgumentError, asTensor, GraphError, input, isHostTensor, isTensor, leavesOf, mapTree, TensorSpec, type HostTensor, type Tensor, type TreeNode,
+  ArgumentError,
+  asTensor,
+  GraphError,
+  type HostTensor,
+  input,
+  isHostTensor,
+  isTensor,
+  leavesOf,
+  mapTree,
+  type Tensor,
+  TensorSpec,
+  type TreeNode,
 } from "../tensor/index.ts";
 
 /** A declared or example value of an input; an example lends its type only. */
@@ -11,10 +22,22 @@ export function isSpecLeaf(value: unknown): value is SpecLeaf {
 }
 
 /** A tree of specs as the traced function sees it: every leaf a symbolic tensor. */
-export type Traced<T> = T extends SpecLeaf | Tensor ? Tensor : T extends TreeNode ? T : T extends object ? { [K in keyof T]: Traced<T[K]> } : T;
+export type Traced<T> = T extends SpecLeaf | Tensor
+  ? Tensor
+  : T extends TreeNode
+    ? T
+    : T extends object
+      ? { [K in keyof T]: Traced<T[K]> }
+      : T;
 
 /** A tree as it comes in and goes out of a compiled program: every leaf a host tensor. */
-export type Hosted<T> = T extends SpecLeaf | Tensor ? HostTensor : T extends TreeNode ? T : T extends object ? { [K in keyof T]: Hosted<T[K]> } : T;
+export type Hosted<T> = T extends SpecLeaf | Tensor
+  ? HostTensor
+  : T extends TreeNode
+    ? T
+    : T extends object
+      ? { [K in keyof T]: Hosted<T[K]> }
+      : T;
 
 /** A traced function: its graph, and the trees that its flat inputs and outputs came from. */
 export interface Trace {
@@ -46,7 +69,8 @@ export const portName = (argument: string, path: string): string => (path === ""
  */
 export function trace(fn: (...args: never[]) => unknown, specs: readonly unknown[], names?: readonly string[]): Trace {
   const args = specs.map((_, i) => names?.[i] ?? `arg${i}`);
-  if (names && names.length !== specs.length) throw new ArgumentError(`${names.length} names were given for ${specs.length} arguments`);
+  if (names && names.length !== specs.length)
+    throw new ArgumentError(`${names.length} names were given for ${specs.length} arguments`);
   const inputs: { name: string; tensor: Tensor }[] = [];
   const symbols = specs.map((tree, i) =>
     mapTree(tree, isSpecLeaf, (leaf, path) => {
@@ -57,7 +81,8 @@ export function trace(fn: (...args: never[]) => unknown, specs: readonly unknown
     }),
   );
   const returned = fn(...(symbols as never[]));
-  if (returned instanceof Promise) throw new GraphError("the traced function is asynchronous; it must build its graph and return at once");
+  if (returned instanceof Promise)
+    throw new GraphError("the traced function is asynchronous; it must build its graph and return at once");
   const outputs: { name: string; tensor: Tensor }[] = [];
   const taken = new Set(inputs.map((p) => p.name));
   const result = mapTree(returned, isOutput, (leaf, path) => {

@@ -1,7 +1,7 @@
-import { inNode, type DeviceOptions } from "./device.ts";
+import { type DeviceOptions, inNode } from "./device.ts";
 import { DeviceError, FeedError, RuntimeFailure } from "./errors.ts";
 import type { Execution, ExecutionPlan } from "./execution.ts";
-import { fromPlain, toPlain, type Reply, type Request } from "./worker-protocol.ts";
+import { fromPlain, type Reply, type Request, toPlain } from "./worker-protocol.ts";
 
 type Answer = Extract<Reply, { ok: true }>;
 type Asked = Request extends infer R ? (R extends Request ? Omit<R, "call" | "session"> : never) : never;
@@ -20,7 +20,10 @@ const announcers = new Map<number, (message: string) => void>();
 let thread: Promise<Thread> | undefined;
 
 /** Opens a session in the worker thread, which all off-thread programs of this thread share. */
-export async function openInWorker(plan: ExecutionPlan, { announce = console.warn, ...options }: DeviceOptions): Promise<Execution> {
+export async function openInWorker(
+  plan: ExecutionPlan,
+  { announce = console.warn, ...options }: DeviceOptions,
+): Promise<Execution> {
   const session = sessions++;
   announcers.set(session, announce);
   const ask = (request: Asked): Promise<Answer> => send({ ...request, session, call: calls++ } as Request);
@@ -72,7 +75,10 @@ function fail(reason: string): void {
 async function start(): Promise<Thread> {
   if (inNode) {
     const worker = await startNodeWorker();
-    const running: Thread = { post: (request) => worker.postMessage(request), idle: (waiting) => (waiting ? worker.unref() : worker.ref()) };
+    const running: Thread = {
+      post: (request) => worker.postMessage(request),
+      idle: (waiting) => (waiting ? worker.unref() : worker.ref()),
+    };
     worker.on("message", (reply: Reply) => receive(reply, running));
     worker.on("error", (error) => fail(error.message));
     worker.on("exit", (code) => fail(`exit code ${code}`));
@@ -92,7 +98,12 @@ async function startNodeWorker(): Promise<import("node:worker_threads").Worker> 
   // A checkout runs from its TypeScript sources, which the thread has to learn to load.
   const { createRequire } = (await import(/* @vite-ignore */ modules)) as typeof import("node:module");
   // The module form: the other one cannot find its own parts inside a worker.
-  const loader = createRequire(import.meta.url).resolve("tsx/esm/api").replace(/\.cjs$/, ".mjs");
+  const loader = createRequire(import.meta.url)
+    .resolve("tsx/esm/api")
+    .replace(/\.cjs$/, ".mjs");
   const entry = new URL("./session.worker.ts", import.meta.url).href;
-  return new Worker(`import(${JSON.stringify(loader)}).then((tsx) => { tsx.register(); return import(${JSON.stringify(entry)}); });`, { eval: true });
+  return new Worker(
+    `import(${JSON.stringify(loader)}).then((tsx) => { tsx.register(); return import(${JSON.stringify(entry)}); });`,
+    { eval: true },
+  );
 }

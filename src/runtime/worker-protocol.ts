@@ -1,4 +1,4 @@
-import { HostTensor, type DType, type TypedArray } from "../tensor/index.ts";
+import { type DType, HostTensor, type TypedArray } from "../tensor/index.ts";
 import type { Device, DeviceOptions } from "./device.ts";
 import type { ExecutionPlan } from "./execution.ts";
 
@@ -13,7 +13,13 @@ export type PlainTensors = Record<string, PlainTensor>;
 
 /** What the client asks of the worker; `session` numbers the executions of this worker. */
 export type Request =
-  | { readonly call: number; readonly session: number; readonly method: "open"; readonly plan: ExecutionPlan; readonly options: Omit<DeviceOptions, "announce"> }
+  | {
+      readonly call: number;
+      readonly session: number;
+      readonly method: "open";
+      readonly plan: ExecutionPlan;
+      readonly options: Omit<DeviceOptions, "announce">;
+    }
   | { readonly call: number; readonly session: number; readonly method: "run" | "write"; readonly values: PlainTensors }
   | { readonly call: number; readonly session: number; readonly method: "read" | "close" };
 
@@ -23,9 +29,13 @@ export type Reply =
   | { readonly announce: string; readonly session: number };
 
 export function toPlain(values: Readonly<Record<string, HostTensor>>): PlainTensors {
-  return Object.fromEntries(Object.entries(values).map(([name, { dtype, shape, data }]) => [name, { dtype, shape, data }]));
+  return Object.fromEntries(
+    Object.entries(values).map(([name, { dtype, shape, data }]) => [name, { dtype, shape, data }]),
+  );
 }
 
 export function fromPlain(values: PlainTensors): Record<string, HostTensor> {
-  return Object.fromEntries(Object.entries(values).map(([name, { dtype, shape, data }]) => [name, new HostTensor(dtype, shape, data)]));
+  return Object.fromEntries(
+    Object.entries(values).map(([name, { dtype, shape, data }]) => [name, new HostTensor(dtype, shape, data)]),
+  );
 }

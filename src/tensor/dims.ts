@@ -10,7 +10,7 @@ export type Shape = readonly Dim[];
 /** A polynomial: monomial (sorted names joined by `*`, "" for the constant) to coefficient. */
 type Polynomial = Map<string, number>;
 
-/** Splits at `separator`, but not inside parentheses, which mark opaque names such as `floor(h/2)`. */
+/** Splits at `separator`, but not inside parentheses, which mark quotients such as `floor(h/2)`. */
 function splitOutside(text: string, separator: string): string[] {
   const parts: string[] = [];
   let depth = 0;
@@ -49,6 +49,11 @@ function parse(dim: Dim): Polynomial {
   return poly;
 }
 
+/** The names in a monomial. */
+function namesOf(key: string): string[] {
+  return key === "" ? [] : splitOutside(key, "*");
+}
+
 function render(poly: Polynomial): Dim {
   const terms = [...poly].filter(([, c]) => c !== 0).sort(([a], [b]) => (a < b ? 1 : -1));
   if (terms.length === 0) return 0;
@@ -58,12 +63,10 @@ function render(poly: Polynomial): Dim {
 
 /** The canonical form of a dimension as a person may write it. @throws ShapeError */
 export function normalizeDim(dim: Dim): Dim {
-  if (typeof dim === "number") {
-    if (!Number.isSafeInteger(dim) || dim < 0)
-      throw new ShapeError(`a dimension is a whole, non-negative number or a name, not ${dim}`);
-    return dim;
-  }
-  return render(parse(dim));
+  const canonical = typeof dim === "number" ? dim : render(parse(dim));
+  if (typeof canonical === "number" && (!Number.isSafeInteger(canonical) || canonical < 0))
+    throw new ShapeError(`a dimension is a whole, non-negative number or a name, not ${dim}`);
+  return canonical;
 }
 
 export function addDims(a: Dim, b: Dim): Dim {
@@ -78,10 +81,7 @@ export function multiplyDims(a: Dim, b: Dim): Dim {
   const product: Polynomial = new Map();
   for (const [ka, ca] of parse(a)) {
     for (const [kb, cb] of parse(b)) {
-      const key = [...splitOutside(ka, "*"), ...splitOutside(kb, "*")]
-        .filter((n) => n !== "")
-        .sort()
-        .join("*");
+      const key = [...namesOf(ka), ...namesOf(kb)].sort().join("*");
       product.set(key, (product.get(key) ?? 0) + ca * cb);
     }
   }
@@ -94,16 +94,16 @@ export function subtractDims(a: Dim, b: Dim): Dim {
 
 /** `a / b` where `b` (a number or a single product of names) divides `a`; undefined where it does not. */
 export function divideDims(a: Dim, b: Dim): Dim | undefined {
-  if (a === b) return 1;
   if (typeof a === "number" && typeof b === "number") return b !== 0 && a % b === 0 ? a / b : undefined;
+  if (a === b) return 1;
   const divisor = [...parse(b)];
   if (divisor.length !== 1) return undefined;
   const [key, coefficient] = divisor[0]!;
   const quotient: Polynomial = new Map();
   for (const [ka, ca] of parse(a)) {
     if (ca % coefficient !== 0) return undefined;
-    const names = splitOutside(ka, "*").filter((n) => n !== "");
-    for (const name of splitOutside(key, "*").filter((n) => n !== "")) {
+    const names = namesOf(ka);
+    for (const name of namesOf(key)) {
       const at = names.indexOf(name);
       if (at < 0) return undefined;
       names.splice(at, 1);
@@ -114,10 +114,21 @@ export function divideDims(a: Dim, b: Dim): Dim | undefined {
   return render(quotient);
 }
 
-/** `floor(a / b)`; where that is not a polynomial, an opaque name that stands for it. */
+/** `floor(a / b)` for a positive `b`; where that is not a polynomial, a name that stands for it: `floor(h+1/2)`. */
 export function floorDivideDims(a: Dim, b: number): Dim {
   if (typeof a === "number") return Math.floor(a / b);
   return divideDims(a, b) ?? `floor(${a}/${b})`;
+}
+
+/** The dividend and the divisor of a name made by `floorDivideDims`, or undefined for any other name. */
+export function quotientOf(name: string): { dividend: Dim; divisor: number } | undefined {
+  const match = /^floor\((.*)\/(\d+)\)$/.exec(name);
+  return match ? { dividend: match[1]!, divisor: Number(match[2]) } : undefined;
+}
+
+/** The terms of a dimension's sum: each a coefficient and the names that it multiplies. */
+export function termsOf(dim: Dim): { coefficient: number; names: string[] }[] {
+  return [...parse(dim)].map(([key, coefficient]) => ({ coefficient, names: namesOf(key) }));
 }
 
 /** Product of all dimensions. */
@@ -164,14 +175,20 @@ export type Bindings = Map<string, number>;
 export function evaluateDim(dim: Dim, bindings: Bindings): number | undefined {
   if (typeof dim === "number") return dim;
   let total = 0;
-  for (const [key, coefficient] of parse(dim)) {
+  for (const { coefficient, names } of termsOf(dim)) {
     let product = coefficient;
-    for (const name of splitOutside(key, "*").filter((n) => n !== "")) {
-      const value = bindings.get(name);
+    for (const name of names) {
+      const value = bindings.get(name) ?? evaluateQuotient(name, bindings);
       if (value === undefined) return undefined;
       product *= value;
     }
     total += product;
   }
   return total;
+}
+
+function evaluateQuotient(name: string, bindings: Bindings): number | undefined {
+  const quotient = quotientOf(name);
+  const dividend = quotient && evaluateDim(quotient.dividend, bindings);
+  return dividend === undefined ? undefined : Math.floor(dividend / quotient!.divisor);
 }

@@ -132,10 +132,20 @@ export function dtypeOfArray(array: ArrayBufferView): DType {
 const f32 = new Float32Array(1);
 const bits = new Uint32Array(f32.buffer);
 
+/** Single-precision bits of `value` rounded to odd, so that rounding once more, to fewer bits, rounds only once. */
+function toOdd(value: number): number {
+  f32[0] = value;
+  const rounded = f32[0]!;
+  if (rounded !== value) {
+    if (Math.abs(rounded) > Math.abs(value)) bits[0]!--;
+    bits[0]! |= 1;
+  }
+  return bits[0]!;
+}
+
 /** Nearest half-precision bits of `value`, ties to even (IEEE 754 binary16). */
 export function toHalf(value: number): number {
-  f32[0] = value;
-  const x = bits[0]!;
+  const x = toOdd(value);
   const sign = (x >>> 16) & 0x8000;
   const magnitude = x & 0x7fffffff;
   if (magnitude > 0x7f800000) return sign | 0x7e00;
@@ -156,17 +166,16 @@ export function toHalf(value: number): number {
 
 /** Value of half-precision bits. */
 export function fromHalf(half: number): number {
-  const sign = half & 0x8000 ? -1 : 1;
   const exponent = (half >>> 10) & 31;
   const fraction = half & 1023;
-  if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+  if (exponent === 0) return (half & 0x8000 ? -1 : 1) * fraction * 2 ** -24;
+  bits[0] = ((half & 0x8000) << 16) | ((exponent === 31 ? 255 : exponent + 112) << 23) | (fraction << 13);
+  return f32[0]!;
 }
 
 /** Nearest bfloat16 bits of `value`, ties to even. */
 export function toBfloat(value: number): number {
-  f32[0] = value;
-  const x = bits[0]!;
+  const x = toOdd(value);
   if ((x & 0x7fffffff) > 0x7f800000) return ((x >>> 16) | 0x40) & 0xffff;
   return ((x + 0x7fff + ((x >>> 16) & 1)) >>> 16) & 0xffff;
 }

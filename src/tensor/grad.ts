@@ -1,7 +1,7 @@
 import { formatShape, sameShape } from "./dims.ts";
 import { isFloat } from "./dtype.ts";
-import { callerLine, GraphError, ShapeError } from "./errors.ts";
-import { add } from "./ops/elementwise.ts";
+import { ArgumentError, callerLine, DTypeError, GraphError, ShapeError } from "./errors.ts";
+import { add, identity } from "./ops/elementwise.ts";
 import { onesLike, zerosLike } from "./ops/fill.ts";
 import {
   applyOp,
@@ -13,7 +13,7 @@ import {
   nextNodeId,
   type Tensor,
   type TensorLike,
-  type VjpContext,
+  within,
 } from "./tensor.ts";
 import { leavesOf, mapTree } from "./tree.ts";
 
@@ -46,11 +46,7 @@ function pullBack(
     node.inputs.forEach((t, i) => {
       const cotangent = given[i];
       if (!t || !needs[i] || !cotangent) return;
-      if (!sameShape(cotangent.shape, t.shape)) {
-        throw new ShapeError(
-          `the gradient rule of ${node.op} gave ${formatShape(cotangent.shape)} for an input of ${formatShape(t.shape)}`,
-        );
-      }
+      checkCotangent(`the gradient rule of ${node.op}, for its input ${i},`, cotangent, t);
       give(t, cotangent);
     });
     for (const t of node.outputs) if (!wanted.has(t)) pending.delete(t);
@@ -58,13 +54,23 @@ function pullBack(
   return wrt.map((t) => pending.get(t) ?? null);
 }
 
+/** @throws ShapeError, DTypeError where `cotangent`, which `who` gave, is not of the type of `t`. */
+function checkCotangent(who: string, cotangent: Tensor, t: Tensor): void {
+  if (cotangent.dtype === t.dtype && sameShape(cotangent.shape, t.shape)) return;
+  const Kind = cotangent.dtype === t.dtype ? ShapeError : DTypeError;
+  const [given, wanted] = [cotangent, t].map((type) => `${type.dtype} ${formatShape(type.shape)}`);
+  throw new Kind(`${who} gave ${given} where ${wanted} is needed${callerLine()}`);
+}
+
 /** Nodes on a path from `outputs` back to a tensor in `wrt`, latest first. */
 function nodesBetween(outputs: readonly Tensor[], wrt: ReadonlySet<Tensor>): { nodes: Set<Node>; order: Node[] } {
   const reachable = new Set<Node>();
+  // Older nodes than all of `wrt` cannot depend on it.
+  const oldest = [...wrt].reduce((id, t) => Math.min(id, t.node.id), Infinity);
   const stack = outputs.map((t) => t.node);
   while (stack.length > 0) {
     const node = stack.pop()!;
-    if (reachable.has(node)) continue;
+    if (node.id < oldest || reachable.has(node)) continue;
     reachable.add(node);
     for (const t of node.inputs) if (t) stack.push(t.node);
   }
@@ -84,31 +90,18 @@ function vjpOf(
 ): readonly (Tensor | null)[] {
   const def = findOp(node.op)!;
   if (def.flat) return [];
-  if (def.vjp) {
-    const context: VjpContext = {
-      node,
-      attrs: node.attrs,
-      outputs: node.outputs,
-      cotangents,
-      needs,
-      input: (i) => node.inputs[i]!,
-    };
-    return def.vjp(context);
-  }
-  if (def.expand) {
-    const outputs = def.expand(node.inputs, node.attrs, node.outputs.length);
-    const present = node.inputs.filter((t, i): t is Tensor => t !== null && needs[i]!);
-    const distinct = [...new Set(present)];
-    const given = pullBack(outputs, cotangents, distinct);
-    // An input that is taken twice gets the sum through its first place.
-    const seen = new Set<Tensor>();
-    return node.inputs.map((t, i) => {
-      if (!t || !needs[i] || seen.has(t)) return null;
-      seen.add(t);
-      return given[distinct.indexOf(t)] ?? null;
-    });
-  }
-  throw new GraphError(`${node.op} has no gradient rule${callerLine()}`);
+  return within(`gradient of ${node.op.replace(/^.*\./, "")}`, node.inputs, () => {
+    if (def.vjp) {
+      const input = (i: number): Tensor => node.inputs[i]!;
+      return def.vjp({ node, attrs: node.attrs, outputs: node.outputs, cotangents, needs, input });
+    }
+    if (!def.expand) throw new GraphError(`${node.op} has no gradient rule${callerLine()}`);
+    // Inputs of its own for the expansion, so that each gets what flows through its place and nothing else.
+    const inputs = node.inputs.map((t, i) => (t && needs[i] ? identity(t) : t));
+    const wanted = inputs.filter((_, i) => needs[i]) as Tensor[];
+    const given = pullBack(def.expand(inputs, node.attrs, node.outputs.length), cotangents, wanted);
+    return inputs.map((t) => given[wanted.indexOf(t!)] ?? null);
+  });
 }
 
 function scalarLoss(loss: Tensor): Tensor {
@@ -143,7 +136,7 @@ function pullBackTree<T>(outputs: readonly Tensor[], cotangents: readonly (Tenso
   return mapTree(wrt, isTensor, (leaf) => given[i++] ?? zerosLike(leaf)) as T;
 }
 
-/** `(loss, gradients with respect to the first argument)` of `f`, as a function of the same arguments. */
+/** `f` with the gradient of its result with respect to the tensors in its first argument. */
 export function valueAndGrad<P, A extends unknown[]>(
   f: (params: P, ...rest: A) => Tensor,
 ): (params: P, ...rest: A) => { value: Tensor; grads: P } {
@@ -154,11 +147,13 @@ export function valueAndGrad<P, A extends unknown[]>(
 }
 
 /**
- * `f` at `primals` with its pull-back: a function from cotangents of the outputs to cotangents of the primals.
- * `f` returns a tree of tensors; the pull-back takes a tree of the same form.
+ * `f` at `primals` with its pull-back: a function from cotangents of the outputs to cotangents of the primals, each
+ * taken for itself even where one was computed from another. `f` returns a tree of tensors; the pull-back takes a
+ * tree of the same form.
  */
 export function vjp<P extends unknown[], R>(f: (...primals: P) => R, ...primals: P): [R, (cotangents: R) => P] {
-  const result = f(...primals);
+  const own = mapTree(primals, isTensor, identity) as P;
+  const result = f(...own);
   const outputs = leavesOf(result, isTensor).map(({ leaf }) => leaf);
   const pull = (cotangents: R): P => {
     const given = leavesOf(cotangents, isTensor).map(({ leaf }) => leaf);
@@ -166,13 +161,9 @@ export function vjp<P extends unknown[], R>(f: (...primals: P) => R, ...primals:
       throw new ShapeError(`the pull-back takes ${outputs.length} cotangents, not ${given.length}${callerLine()}`);
     }
     given.forEach((c, i) => {
-      if (!sameShape(c.shape, outputs[i]!.shape)) {
-        throw new ShapeError(
-          `cotangent ${i} has shape ${formatShape(c.shape)}, its output ${formatShape(outputs[i]!.shape)}${callerLine()}`,
-        );
-      }
+      checkCotangent(`the caller of the pull-back, for output ${i},`, c, outputs[i]!);
     });
-    return pullBackTree(outputs, given, primals);
+    return pullBackTree(outputs, given, own);
   };
   return [result, pull];
 }
@@ -189,7 +180,7 @@ export function stopGradient(x: TensorLike): Tensor {
   return applyOp("pare.StopGradient", [asTensor(x)])[0]!;
 }
 
-type Backward = (cotangents: (Tensor | null)[]) => readonly (Tensor | null)[];
+type Backward = (cotangents: readonly (Tensor | null)[], needs: readonly boolean[]) => readonly (Tensor | null)[];
 
 /** Inputs: the primals, then the results; outputs: the results, whose gradient `backward` decides. */
 defineOp({
@@ -198,7 +189,7 @@ defineOp({
   infer: () => {
     throw new GraphError("made by customVjp only");
   },
-  vjp: ({ node, cotangents }) => (node.extra as Backward)([...cotangents]),
+  vjp: ({ node, cotangents, needs }) => (node.extra as Backward)(cotangents, needs),
 });
 
 function withBackward(primals: readonly Tensor[], results: readonly Tensor[], backward: Backward): readonly Tensor[] {
@@ -208,7 +199,8 @@ function withBackward(primals: readonly Tensor[], results: readonly Tensor[], ba
 /**
  * A function with a gradient of its own: `forward` computes the result (one tensor) from tensors, `backward` gets
  * its cotangent, the result and the primals, and returns a cotangent (or null for zero) per primal. Straight-through
- * and trust estimators are written with it.
+ * and trust estimators are written with it. Tensors that `forward` takes from outside of its arguments are constants
+ * to differentiation.
  */
 export function customVjp<P extends TensorLike[]>(
   forward: (...primals: { [K in keyof P]: Tensor }) => Tensor,
@@ -217,10 +209,11 @@ export function customVjp<P extends TensorLike[]>(
   return (...primals) => {
     const tensors = primals.map((p) => asTensor(p)) as { [K in keyof P]: Tensor };
     const result = forward(...tensors);
-    const [out] = withBackward(tensors, [result], ([cotangent]) =>
-      cotangent ? backward(cotangent, result, ...tensors) : [],
-    );
-    return out!;
+    return withBackward(tensors, [result], ([cotangent]) => {
+      const given = backward(cotangent!, result, ...tensors);
+      if (given.length === tensors.length) return given;
+      throw new ArgumentError(`the backward function gave ${given.length} cotangents for ${tensors.length} primals`);
+    })[0]!;
   };
 }
 
@@ -250,15 +243,12 @@ export function checkpoint<P extends unknown[], R>(f: (...args: P) => R): (...ar
     const result = f(...args);
     const results = leavesOf(result, isTensor).map(({ leaf }) => leaf);
     const primals = tensorsBefore(start, results);
-    const outputs = withBackward(primals, results, (cotangents) => {
-      const present = cotangents.filter((c): c is Tensor => c !== null);
+    const outputs = withBackward(primals, results, (cotangents, needs) => {
+      const present = cotangents.filter((c) => c !== null);
       const again = new Map(primals.map((t) => [t, after(t, ...present)]));
-      const repeated = replay(results, again);
-      return pullBack(
-        repeated,
-        cotangents,
-        primals.map((t) => again.get(t)!),
-      );
+      const wanted = primals.filter((_, i) => needs[i]).map((t) => again.get(t)!);
+      const given = pullBack(replay(results, again), cotangents, wanted);
+      return primals.map((t) => given[wanted.indexOf(again.get(t)!)] ?? null);
     });
     let i = 0;
     return mapTree(result, isTensor, () => outputs[i++]!) as R;
@@ -295,7 +285,7 @@ export function replay(results: readonly Tensor[], swap: ReadonlyMap<Tensor, Ten
     const inputs = node.inputs.map((t) => (t ? (done.get(t) ?? t) : null));
     const changed = inputs.some((t, i) => t !== node.inputs[i]);
     const outputs = changed
-      ? new Node(node.op, inputs, node.attrs, node.outputs, rebindExtra(node, inputs)).outputs
+      ? new Node(node.op, inputs, node.attrs, node.outputs, rebindExtra(node, done)).outputs
       : node.outputs;
     node.outputs.forEach((t, i) => {
       if (!done.has(t)) done.set(t, outputs[i]!);
@@ -305,17 +295,15 @@ export function replay(results: readonly Tensor[], swap: ReadonlyMap<Tensor, Ten
 }
 
 /** A custom gradient closes over the tensors it was made with; replayed, it sees them through the new ones. */
-function rebindExtra(node: Node, inputs: readonly (Tensor | null)[]): unknown {
+function rebindExtra(node: Node, swap: ReadonlyMap<Tensor, Tensor>): unknown {
   if (node.op !== "pare.CustomVjp") return node.extra;
   const backward = node.extra as Backward;
-  const swap = new Map<Tensor, Tensor>();
-  node.inputs.forEach((t, i) => {
-    if (t && inputs[i] && inputs[i] !== t) swap.set(t, inputs[i]);
-  });
-  return ((cotangents) => {
-    const given = backward(cotangents);
-    const present = given.filter((t): t is Tensor => t !== null);
-    const replayed = replay(present, swap);
-    return given.map((t) => (t ? replayed[present.indexOf(t)]! : null));
+  return ((cotangents, needs) => {
+    const given = backward(cotangents, needs);
+    const present = given.filter((t) => t !== null);
+    // The cotangents are new already: what they were made from is not to be replayed.
+    const fixed = cotangents.filter((t) => t !== null).map((t) => [t, t] as const);
+    const replayed = replay(present, new Map([...swap, ...fixed]));
+    return given.map((t) => t && replayed[present.indexOf(t)]!);
   }) satisfies Backward;
 }

@@ -15,6 +15,25 @@ import { ArgumentError, DTypeError, ShapeError } from "./errors.ts";
 
 type Nested = number | bigint | boolean | readonly Nested[];
 
+/** Number of elements of a shape. @throws ShapeError for a fractional or negative dimension. */
+function countOf(shape: readonly number[]): number {
+  if (shape.some((n) => !Number.isSafeInteger(n) || n < 0)) {
+    throw new ShapeError(`a host tensor needs whole, non-negative dimensions, not [${shape.join(", ")}]`);
+  }
+  return shape.reduce((a, b) => a * b, 1);
+}
+
+const halves: Partial<Record<DType, { decode: (bits: number) => number; encode: (value: number) => number }>> = {
+  f16: { decode: fromHalf, encode: toHalf },
+  bf16: { decode: fromBfloat, encode: toBfloat },
+};
+
+/** Whether the entries of the typed array are the elements themselves, as plain numbers. */
+function isPlain(dtype: DType): boolean {
+  const { bits, array } = dtypes[dtype];
+  return bits >= 8 && !halves[dtype] && array !== dtypes.i64.array && array !== dtypes.u64.array;
+}
+
 /**
  * A tensor whose numbers lie in this process's memory, row-major. Half floats are kept as raw bits in a
  * `Uint16Array`, sub-byte integers packed in a `Uint8Array` (low bits first), booleans as 0 and 1.
@@ -23,6 +42,8 @@ export class HostTensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly data: TypedArray;
+  /** Number of elements. */
+  readonly size: number;
 
   /** @throws ShapeError when `data` does not hold exactly the elements of `shape`. */
   constructor(dtype: DType, shape: readonly number[], data: TypedArray) {
@@ -32,13 +53,8 @@ export class HostTensor {
         `a ${dtype} tensor is stored in ${(array as unknown as { name: string }).name}, not in ${data.constructor.name}`,
       );
     }
-    if (shape.some((n) => !Number.isSafeInteger(n) || n < 0)) {
-      throw new ShapeError(`a host tensor needs whole, non-negative dimensions, not [${shape.join(", ")}]`);
-    }
-    const expected = storageLength(
-      dtype,
-      shape.reduce((a, b) => a * b, 1),
-    );
+    const size = countOf(shape);
+    const expected = storageLength(dtype, size);
     if (data.length !== expected) {
       throw new ShapeError(
         `${dtype} [${shape.join(", ")}] takes ${expected} stored elements, but ${data.length} were given`,
@@ -47,11 +63,7 @@ export class HostTensor {
     this.dtype = dtype;
     this.shape = shape;
     this.data = data;
-  }
-
-  /** Number of elements. */
-  get size(): number {
-    return this.shape.reduce((a, b) => a * b, 1);
+    this.size = size;
   }
 
   /** Bytes that the elements take. */
@@ -61,16 +73,7 @@ export class HostTensor {
 
   static zeros(dtype: DType, shape: readonly number[]): HostTensor {
     const { array } = dtypes[dtype];
-    return new HostTensor(
-      dtype,
-      shape,
-      new array(
-        storageLength(
-          dtype,
-          shape.reduce((a, b) => a * b, 1),
-        ),
-      ),
-    );
+    return new HostTensor(dtype, shape, new array(storageLength(dtype, countOf(shape))));
   }
 
   /**
@@ -80,7 +83,11 @@ export class HostTensor {
   static from(values: Nested | TypedArray, options: { dtype?: DType; shape?: readonly number[] } = {}): HostTensor {
     if (ArrayBuffer.isView(values)) {
       const dtype = options.dtype ?? dtypeOfArray(values);
-      return new HostTensor(dtype, options.shape ?? [values.length], values as TypedArray);
+      const { buffer, byteOffset, length } = values as TypedArray;
+      // A clamped array, as canvases give it, holds the same bytes.
+      const clamped = (values as unknown) instanceof Uint8ClampedArray;
+      const data = clamped ? new Uint8Array(buffer, byteOffset, length) : (values as TypedArray);
+      return new HostTensor(dtype, options.shape ?? [length], data);
     }
     const flat: (number | bigint | boolean)[] = [];
     const shape: number[] = [];
@@ -104,40 +111,59 @@ export class HostTensor {
     const result = HostTensor.zeros(dtype, options.shape ?? shape);
     if (result.size !== flat.length)
       throw new ShapeError(`${flat.length} values do not fill [${result.shape.join(", ")}]`);
-    for (const [i, value] of flat.entries()) result.set(i, Number(value));
+    for (const [i, value] of flat.entries()) result.set(i, typeof value === "boolean" ? Number(value) : value);
     return result;
   }
 
-  /** Element `index` in row-major order, as a number (`i64` beyond 2^53 loses precision). */
+  /**
+   * Element `index` in row-major order, as a number (`i64` beyond 2^53 loses precision).
+   * @throws ArgumentError where there is no such element.
+   */
   at(index: number): number {
+    this.#check(index);
     const { bits, kind } = dtypes[this.dtype];
     if (bits < 8) {
       const per = 8 / bits;
       const raw = ((this.data[Math.floor(index / per)] as number) >>> (bits * (index % per))) & ((1 << bits) - 1);
       return kind === "int" && raw >= 1 << (bits - 1) ? raw - (1 << bits) : raw;
     }
-    const raw = this.data[index];
-    if (raw === undefined) throw new ArgumentError(`element ${index} of a tensor with ${this.size} elements`);
-    if (this.dtype === "f16") return fromHalf(raw as number);
-    if (this.dtype === "bf16") return fromBfloat(raw as number);
-    return Number(raw);
+    const raw = this.data[index]!;
+    const half = halves[this.dtype];
+    return half ? half.decode(raw as number) : Number(raw);
   }
 
-  /** Stores `value` at `index` in row-major order, rounded to the element type. */
-  set(index: number, value: number): void {
+  /**
+   * Stores `value` at `index` in row-major order: rounded to the nearest float, or cut to an integer and wrapped
+   * around like a typed array's entry.
+   * @throws ArgumentError where there is no such element, or for NaN and infinities in 64-bit integers.
+   */
+  set(index: number, value: number | bigint): void {
+    this.#check(index);
     const { bits } = dtypes[this.dtype];
     const data = this.data as Uint16Array;
+    if (bits === 64 && !isFloat(this.dtype)) {
+      if (typeof value === "number" && !Number.isFinite(value)) {
+        throw new ArgumentError(`${value} cannot be stored as ${this.dtype}`);
+      }
+      (this.data as BigInt64Array)[index] = typeof value === "bigint" ? value : BigInt(Math.trunc(value));
+      return;
+    }
+    const number = Number(value);
     if (bits < 8) {
       const per = 8 / bits;
       const byte = Math.floor(index / per);
       const shift = bits * (index % per);
       const mask = (1 << bits) - 1;
-      data[byte] = (data[byte]! & ~(mask << shift)) | ((value & mask) << shift);
-    } else if (this.dtype === "f16") data[index] = toHalf(value);
-    else if (this.dtype === "bf16") data[index] = toBfloat(value);
-    else if (bits === 64 && !isFloat(this.dtype)) (this.data as BigInt64Array)[index] = BigInt(Math.trunc(value));
-    else if (this.dtype === "bool") data[index] = value ? 1 : 0;
-    else data[index] = value;
+      data[byte] = (data[byte]! & ~(mask << shift)) | ((number & mask) << shift);
+    } else if (halves[this.dtype]) data[index] = halves[this.dtype]!.encode(number);
+    else if (this.dtype === "bool") data[index] = number === 0 ? 0 : 1;
+    else data[index] = number;
+  }
+
+  #check(index: number): void {
+    if (!(index >= 0 && index < this.size)) {
+      throw new ArgumentError(`there is no element ${index} in a tensor with ${this.size} elements`);
+    }
   }
 
   /** All elements as numbers, row-major. */
@@ -161,17 +187,13 @@ export class HostTensor {
   cast(dtype: DType): HostTensor {
     if (dtype === this.dtype) return this;
     const result = HostTensor.zeros(dtype, this.shape);
-    if (
-      this.dtype !== "f16" &&
-      this.dtype !== "bf16" &&
-      dtypes[this.dtype].bits >= 8 &&
-      dtypes[this.dtype].bits < 64 &&
-      (dtype === "f32" || dtype === "f64")
-    ) {
-      (result.data as Float32Array).set(this.data as Float32Array);
-      return result;
-    }
-    for (let i = 0, n = this.size; i < n; i++) result.set(i, this.at(i));
+    const [from, to] = [this.data as Float32Array, result.data as Float32Array];
+    const [decode, encode] = [halves[this.dtype]?.decode, halves[dtype]?.encode];
+    if (isPlain(this.dtype) && isPlain(dtype) && dtype !== "bool") to.set(from);
+    else if (decode && isPlain(dtype) && dtype !== "bool")
+      for (let i = 0; i < from.length; i++) to[i] = decode(from[i]!);
+    else if (encode && isPlain(this.dtype)) for (let i = 0; i < from.length; i++) to[i] = encode(from[i]!);
+    else for (let i = 0; i < this.size; i++) result.set(i, this.at(i));
     return result;
   }
 

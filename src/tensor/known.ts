@@ -1,9 +1,13 @@
-import { addDims, type Dim, divideDims, multiplyDims, subtractDims } from "./dims.ts";
-import { isInteger } from "./dtype.ts";
+import { addDims, type Dim, divideDims, floorDivideDims, multiplyDims, subtractDims } from "./dims.ts";
+import type { DType } from "./dtype.ts";
 import { constantOf, type Tensor } from "./tensor.ts";
 
 /** Longest integer vector that is followed through a graph; shapes and axes are far shorter. */
 const MAX_KNOWN = 64;
+const MAX_NAME = 256;
+
+/** The types that shapes come in, with the largest number of each that is followed: an overflow is left to onnxruntime. */
+const LARGEST: Partial<Record<DType, number>> = { i64: Number.MAX_SAFE_INTEGER, i32: 2 ** 31 - 1 };
 
 const cache = new WeakMap<Tensor, readonly Dim[] | null>();
 
@@ -13,13 +17,20 @@ const cache = new WeakMap<Tensor, readonly Dim[] | null>();
  * an entry depends on data.
  */
 export function knownInts(t: Tensor | null | undefined): readonly Dim[] | undefined {
-  if (!t || !isInteger(t.dtype) || t.rank > 1) return undefined;
+  const largest = t && t.rank <= 1 ? LARGEST[t.dtype] : undefined;
+  if (!t || largest === undefined) return undefined;
   let found = cache.get(t);
   if (found === undefined) {
     found = compute(t) ?? null;
+    if (found && (found.length > MAX_KNOWN || found.some((n) => !isFollowed(n, largest)))) found = null;
     cache.set(t, found);
   }
   return found ?? undefined;
+}
+
+/** An overflow is not followed, nor are names that arithmetic has grown beyond any shape's. Infinity stays as it is. */
+function isFollowed(n: Dim, largest: number): boolean {
+  return typeof n === "string" ? n.length <= MAX_NAME : Math.abs(n) <= largest || !Number.isFinite(n);
 }
 
 /** As `knownInts`, but plain numbers only. */
@@ -30,7 +41,11 @@ export function knownNumbers(t: Tensor | null | undefined): readonly number[] | 
 
 function compute(t: Tensor): readonly Dim[] | undefined {
   const value = constantOf(t);
-  if (value) return value.size <= MAX_KNOWN ? value.toArray() : undefined;
+  // The ends of the 64-bit range stand for "to the end" in slices.
+  if (value)
+    return value.size <= MAX_KNOWN
+      ? value.toArray().map((n) => (Number.isSafeInteger(n) ? n : Math.sign(n) * Number.POSITIVE_INFINITY))
+      : undefined;
   const { op, inputs, attrs } = t.node;
   const of = (i: number): readonly Dim[] | undefined => knownInts(inputs[i]);
   switch (op) {
@@ -70,12 +85,17 @@ function compute(t: Tensor): readonly Dim[] | undefined {
     case "Mul":
       return combine(of(0), of(1), multiplyDims);
     case "Div":
-      return combine(of(0), of(1), (a, b) =>
-        typeof a === "number" && typeof b === "number" ? (b === 0 ? undefined : Math.trunc(a / b)) : divideDims(a, b),
-      );
+      return combine(of(0), of(1), quotient);
     default:
       return undefined;
   }
+}
+
+/** ONNX rounds towards zero; a dimension is never negative, so that its quotient is the floor. */
+function quotient(a: Dim, b: Dim): Dim | undefined {
+  if (typeof b !== "number") return divideDims(a, b);
+  if (b === 0) return undefined;
+  return typeof a === "number" ? Math.trunc(a / b) : b > 0 ? floorDivideDims(a, b) : undefined;
 }
 
 function combine(

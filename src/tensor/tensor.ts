@@ -168,8 +168,30 @@ export function listOps(): string[] {
   return [...registry.keys()].sort();
 }
 
-function describe(inputs: readonly (Tensor | null)[]): string {
-  return inputs.map((t) => (t ? `${t.dtype} ${formatShape(t.shape)}` : "none")).join(", ");
+function describe(inputs: readonly (TensorLike | null)[]): string {
+  return inputs.map((t) => (isLeaf(t) ? `${t.dtype} ${formatShape(t.shape)}` : `${t ?? "none"}`)).join(", ");
+}
+
+/** Errors that say already which operation they are about. */
+const named = new WeakSet<Error>();
+
+/**
+ * What `build` returns. Errors about shapes, types and arguments that it raises with the bare reason are raised again
+ * naming the operation, the types it was given and the caller's line.
+ */
+export function within<R>(name: string, inputs: readonly (TensorLike | null)[], build: () => R): R {
+  try {
+    return build();
+  } catch (error) {
+    if (!(error instanceof ShapeError || error instanceof DTypeError || error instanceof ArgumentError)) throw error;
+    if (named.has(error)) throw error;
+    const Kind = error.constructor as new (message: string) => Error;
+    const place = callerLine();
+    const reason = error.message.endsWith(place) ? error.message : `${error.message}${place}`;
+    const full = new Kind(`${name}(${describe(inputs)}): ${reason}`);
+    named.add(full);
+    throw full;
+  }
 }
 
 function checkAttrs(def: OpDef, attrs: Attrs): void {
@@ -205,12 +227,11 @@ export function applyOp(
 ): readonly Tensor[] {
   const def = registry.get(name);
   if (!def) throw new GraphError(`there is no operation called ${name}`);
-  try {
+  return within(name.replace(/^.*\./, ""), inputs, () => {
     const [least, most] = def.arity;
     if (inputs.length < least || inputs.length > most) {
-      throw new ArgumentError(
-        `it takes ${least === most ? least : `${least} to ${most === Infinity ? "any number of" : most}`} inputs, not ${inputs.length}`,
-      );
+      const count = most === Infinity ? `${least} or more` : least === most ? least : `${least} to ${most}`;
+      throw new ArgumentError(`it takes ${count} inputs, not ${inputs.length}`);
     }
     checkAttrs(def, attrs);
     const input = (i: number): Tensor => {
@@ -219,11 +240,7 @@ export function applyOp(
       return t;
     };
     return new Node(name, inputs, attrs, def.infer({ inputs, attrs, outputCount, input })).outputs;
-  } catch (error) {
-    if (!(error instanceof ShapeError || error instanceof DTypeError || error instanceof ArgumentError)) throw error;
-    const Kind = error.constructor as new (message: string) => Error;
-    throw new Kind(`${name.replace(/^.*\./, "")}(${describe(inputs)}): ${error.message}${callerLine()}`);
-  }
+  });
 }
 
 /** `applyOp` for operations with one output. */
@@ -282,8 +299,10 @@ export function scalar(value: number, dtype: DType = "f32"): Tensor {
   return constant(host);
 }
 
-/** A constant vector of `i64`, as ONNX wants shapes, axes and repeats. */
+/** A constant vector of `i64`, as ONNX wants shapes, axes and repeats. @throws ArgumentError for a fraction */
 export function ints(values: readonly number[]): Tensor {
+  const fraction = values.find((v) => !Number.isSafeInteger(v));
+  if (fraction !== undefined) throw new ArgumentError(`${fraction} is not a whole number${callerLine()}`);
   return constant(new HostTensor("i64", [values.length], BigInt64Array.from(values, BigInt)));
 }
 

@@ -1,7 +1,15 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, openSafetensors, pendingTensors, saveSafetensors } from "../formats/node.ts";
-import { ArgumentError, flattenTree, formatShape, isHostTensor, mapTree, sameShape, type HostTensor } from "../tensor/index.ts";
+import {
+  ArgumentError,
+  flattenTree,
+  formatShape,
+  type HostTensor,
+  isHostTensor,
+  mapTree,
+  sameShape,
+} from "../tensor/index.ts";
 import type { TrainState } from "./step.ts";
 import type { Checkpoint, CheckpointStore } from "./trainer.ts";
 
@@ -50,15 +58,19 @@ export async function readCheckpoint(path: string, like: TrainState): Promise<Ch
   const file = await openSafetensors(path);
   try {
     const header = file.metadata.get(KEY);
-    if (header === undefined) throw new FormatError(`${path}: it is no training checkpoint; its metadata lacks "${KEY}"`);
+    if (header === undefined)
+      throw new FormatError(`${path}: it is no training checkpoint; its metadata lacks "${KEY}"`);
     const { step, data, best } = JSON.parse(header) as Omit<Checkpoint, "state">;
     const wanted = flattenTree(like, isHostTensor);
     const loaded: Record<string, HostTensor> = {};
     for (const [name, { dtype, shape }] of Object.entries(wanted)) {
       const info = file.tensors.get(name);
-      if (!info) throw new ArgumentError(`${path}: it lacks "${name}"; the checkpoint belongs to another model or optimizer`);
+      if (!info)
+        throw new ArgumentError(`${path}: it lacks "${name}"; the checkpoint belongs to another model or optimizer`);
       if (info.dtype !== dtype || !sameShape(info.shape, shape)) {
-        throw new ArgumentError(`${path}: "${name}" is ${info.type} ${formatShape(info.shape)} there, but ${dtype} ${formatShape(shape)} in this run`);
+        throw new ArgumentError(
+          `${path}: "${name}" is ${info.type} ${formatShape(info.shape)} there, but ${dtype} ${formatShape(shape)} in this run`,
+        );
       }
       loaded[name] = await file.read(name);
     }

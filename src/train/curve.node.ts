@@ -6,7 +6,10 @@ import type { LogEntry } from "./trainer.ts";
 /** The chart library's files, inlined so that the page opens from disk without a network. */
 function library(): { script: string; style: string } {
   const folder = dirname(createRequire(import.meta.url).resolve("uplot"));
-  return { script: readFileSync(join(folder, "uPlot.iife.min.js"), "utf8"), style: readFileSync(join(folder, "uPlot.min.css"), "utf8") };
+  return {
+    script: readFileSync(join(folder, "uPlot.iife.min.js"), "utf8"),
+    style: readFileSync(join(folder, "uPlot.min.css"), "utf8"),
+  };
 }
 
 const escapeHtml = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
@@ -21,7 +24,9 @@ interface Chart {
 function chartsOf(log: readonly LogEntry[]): Chart[] {
   const names = [...new Set(log.flatMap((e) => Object.keys(e.values)))];
   return names.map((name) => {
-    const kinds = (["train", "evaluate"] as const).filter((kind) => log.some((e) => e.kind === kind && name in e.values));
+    const kinds = (["train", "evaluate"] as const).filter((kind) =>
+      log.some((e) => e.kind === kind && name in e.values),
+    );
     const steps = [...new Set(log.filter((e) => name in e.values).map((e) => e.step))].sort((a, b) => a - b);
     const series = kinds.map((kind) => {
       const values = new Map(log.filter((e) => e.kind === kind).map((e) => [e.step, e.values[name]]));

@@ -40,7 +40,9 @@ export class TokenBatches implements BatchSource<TokenBatch> {
   /** @throws ArgumentError when the tokens do not fill one batch. */
   constructor(tokens: ArrayLike<number>, { batch, length, seed = 0 }: TokenBatchOptions) {
     if (Math.floor((tokens.length - 1) / length) - 1 < batch) {
-      throw new ArgumentError(`${tokens.length} tokens do not fill one batch of ${batch} x ${length}; give more text or smaller batches`);
+      throw new ArgumentError(
+        `${tokens.length} tokens do not fill one batch of ${batch} x ${length}; give more text or smaller batches`,
+      );
     }
     this.#tokens = tokens;
     this.#batch = batch;
@@ -57,7 +59,10 @@ export class TokenBatches implements BatchSource<TokenBatch> {
   #shuffle(): void {
     const rng = new Rng(this.#seed).fork(`epoch ${this.#epoch}`);
     this.#offset = rng.integer(this.#length);
-    this.#order = Uint32Array.from({ length: Math.floor((this.#tokens.length - 1 - this.#offset) / this.#length) }, (_, i) => i);
+    this.#order = Uint32Array.from(
+      { length: Math.floor((this.#tokens.length - 1 - this.#offset) / this.#length) },
+      (_, i) => i,
+    );
     rng.shuffle(this.#order);
   }
 
@@ -67,7 +72,10 @@ export class TokenBatches implements BatchSource<TokenBatch> {
       this.#at = 0;
       this.#shuffle();
     }
-    const starts = Array.from(this.#order.subarray(this.#at, this.#at + this.#batch), (i) => this.#offset + i * this.#length);
+    const starts = Array.from(
+      this.#order.subarray(this.#at, this.#at + this.#batch),
+      (i) => this.#offset + i * this.#length,
+    );
     this.#at += this.#batch;
     return tokenBatch(this.#tokens, starts, this.#length);
   }
@@ -78,7 +86,8 @@ export class TokenBatches implements BatchSource<TokenBatch> {
 
   restore(state: unknown): void {
     const { epoch, at } = (state ?? {}) as { epoch?: unknown; at?: unknown };
-    if (!Number.isSafeInteger(epoch) || !Number.isSafeInteger(at)) throw new ArgumentError("the saved position in the data is damaged: epoch and at must be whole numbers");
+    if (!Number.isSafeInteger(epoch) || !Number.isSafeInteger(at))
+      throw new ArgumentError("the saved position in the data is damaged: epoch and at must be whole numbers");
     this.#epoch = epoch as number;
     this.#at = at as number;
     this.#shuffle();

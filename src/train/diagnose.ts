@@ -1,13 +1,18 @@
 import { capture } from "../nn/points.ts";
 import { compile } from "../runtime/index.ts";
-import { abs, cast, foldIn, isFloat, less, min, type HostTensor } from "../tensor/index.ts";
+import { abs, cast, foldIn, type HostTensor, isFloat, less, min } from "../tensor/index.ts";
 import type { StepOptions } from "./step.ts";
 
 /**
  * The first named point, in the order of the forward pass, whose activation holds a NaN or an infinity on one of the
  * micro-batches; null when all are finite.
  */
-export async function firstBroken<P, B>(options: Omit<StepOptions<P, B>, "example">, params: P, batches: readonly B[], key: HostTensor): Promise<string | null> {
+export async function firstBroken<P, B>(
+  options: Omit<StepOptions<P, B>, "example">,
+  params: P,
+  batches: readonly B[],
+  key: HostTensor,
+): Promise<string | null> {
   for (const [i, batch] of batches.entries()) {
     const names: string[] = [];
     const program = await compile(

@@ -1,7 +1,21 @@
 import { clipGlobalNorm, globalNorm, type Optimizer, type OptimizerState } from "../nn/optim/index.ts";
 import { compileLoop, type DeviceOptions, type Loop } from "../runtime/index.ts";
 import {
-  add, after, ArgumentError, div, flattenTree, foldIn, grad, isFloat, isHostTensor, isTensor, mapTree, randomKey, spec, type HostTensor, type Tensor,
+  ArgumentError,
+  add,
+  after,
+  div,
+  flattenTree,
+  foldIn,
+  grad,
+  type HostTensor,
+  isFloat,
+  isHostTensor,
+  isTensor,
+  mapTree,
+  randomKey,
+  spec,
+  type Tensor,
 } from "../tensor/index.ts";
 
 /** What a loss function may use besides parameters and batch. */
@@ -38,11 +52,20 @@ export interface StepOptions<P, B> extends DeviceOptions {
 }
 
 /** Runs on `[micro-batches, learning rate, key]`. */
-export type StepLoop = Loop<TrainState, readonly [readonly unknown[], HostTensor, HostTensor], Record<string, HostTensor>>;
+export type StepLoop = Loop<
+  TrainState,
+  readonly [readonly unknown[], HostTensor, HostTensor],
+  Record<string, HostTensor>
+>;
 
 /** The trained parameters of a tree by path. @throws ArgumentError when there are none. */
-export function trainableOf(params: unknown, wanted: (path: string) => boolean = () => true): Record<string, HostTensor> {
-  const chosen = Object.entries(flattenTree(params, isHostTensor)).filter(([path, t]) => isFloat(t.dtype) && wanted(path));
+export function trainableOf(
+  params: unknown,
+  wanted: (path: string) => boolean = () => true,
+): Record<string, HostTensor> {
+  const chosen = Object.entries(flattenTree(params, isHostTensor)).filter(
+    ([path, t]) => isFloat(t.dtype) && wanted(path),
+  );
   if (chosen.length === 0) throw new ArgumentError("no floating-point parameter is to be trained");
   return Object.fromEntries(chosen);
 }
@@ -52,7 +75,8 @@ export function withTrained<P>(params: P, values: Readonly<Record<string, unknow
   return mapTree(params, isHostTensor, (leaf, path) => values[path] ?? leaf) as P;
 }
 
-const parts = (result: LossResult): { loss: Tensor; metrics?: Readonly<Record<string, Tensor>> } => (isTensor(result) ? { loss: result } : result);
+const parts = (result: LossResult): { loss: Tensor; metrics?: Readonly<Record<string, Tensor>> } =>
+  isTensor(result) ? { loss: result } : result;
 
 /**
  * Compiles the training step: loss, gradients, clipping and update in one graph. Its result holds `loss`, `gradNorm`
@@ -60,16 +84,25 @@ const parts = (result: LossResult): { loss: Tensor; metrics?: Readonly<Record<st
  */
 export async function compileStep<P, B>(options: StepOptions<P, B>): Promise<StepLoop> {
   const { params, optimizer, clipNorm = 1, accumulate = 1, example } = options;
-  if (!Number.isInteger(accumulate) || accumulate < 1) throw new ArgumentError(`accumulate must be a whole number from 1, not ${accumulate}`);
+  if (!Number.isInteger(accumulate) || accumulate < 1)
+    throw new ArgumentError(`accumulate must be a whole number from 1, not ${accumulate}`);
   const start = trainableOf(params, options.trainable);
   const rule = clipNorm === null ? optimizer : clipGlobalNorm(clipNorm, optimizer);
-  const step = (state: { params: Record<string, Tensor>; optimizer: OptimizerState<Tensor> }, batches: readonly unknown[], rate: Tensor, key: Tensor) => {
+  const step = (
+    state: { params: Record<string, Tensor>; optimizer: OptimizerState<Tensor> },
+    batches: readonly unknown[],
+    rate: Tensor,
+    key: Tensor,
+  ) => {
     const tree = withTrained(params, state.params);
     let sums: Record<string, Tensor> = {};
     let totals: Record<string, Tensor> = {};
     batches.forEach((batch, i) => {
       // A micro-batch waits for the gradients before it, so that only one set of activations is alive.
-      const latest = Object.values(sums).reduce<Tensor | undefined>((a, b) => (a && a.node.id > b.node.id ? a : b), undefined);
+      const latest = Object.values(sums).reduce<Tensor | undefined>(
+        (a, b) => (a && a.node.id > b.node.id ? a : b),
+        undefined,
+      );
       const own = latest ? mapTree(batch, isTensor, (t) => after(t, latest)) : batch;
       const { loss, metrics = {} } = parts(options.loss(tree, own as B, { key: foldIn(key, i) }));
       const grads = grad(loss, state.params);
@@ -78,14 +111,22 @@ export async function compileStep<P, B>(options: StepOptions<P, B>): Promise<Ste
       totals = i === 0 ? scalars : addAll(totals, scalars);
     });
     const average = (record: Record<string, Tensor>): Record<string, Tensor> =>
-      accumulate === 1 ? record : Object.fromEntries(Object.entries(record).map(([name, t]) => [name, div(t, accumulate)]));
+      accumulate === 1
+        ? record
+        : Object.fromEntries(Object.entries(record).map(([name, t]) => [name, div(t, accumulate)]));
     const grads = average(sums);
     const next = rule.update(grads, state.optimizer, state.params, rate);
-    return { state: { params: next.params, optimizer: next.state }, result: { ...average(totals), gradNorm: globalNorm(grads) } };
+    return {
+      state: { params: next.params, optimizer: next.state },
+      result: { ...average(totals), gradNorm: globalNorm(grads) },
+    };
   };
   const specs = [Array.from({ length: accumulate }, () => example), spec("f32", []), randomKey(0)] as const;
   const initial: TrainState = { params: start, optimizer: rule.init(start) };
-  return (await compileLoop(step as never, initial, specs, { ...options, names: ["batches", "rate", "key"] })) as unknown as StepLoop;
+  return (await compileLoop(step as never, initial, specs, {
+    ...options,
+    names: ["batches", "rate", "key"],
+  })) as unknown as StepLoop;
 }
 
 function addAll(a: Record<string, Tensor>, b: Record<string, Tensor>): Record<string, Tensor> {

@@ -2,7 +2,7 @@ import type { Schedule } from "../nn/optim/index.ts";
 import { ArgumentError, HostTensor, PareError, randomKey } from "../tensor/index.ts";
 import type { BatchSource } from "./data.ts";
 import { firstBroken } from "./diagnose.ts";
-import { compileStep, withTrained, type StepLoop, type StepOptions, type TrainState } from "./step.ts";
+import { compileStep, type StepLoop, type StepOptions, type TrainState, withTrained } from "./step.ts";
 
 /** One line of a training log. */
 export interface LogEntry {
@@ -38,7 +38,10 @@ export interface TrainOptions<P, B> extends Omit<StepOptions<P, B>, "example"> {
   readonly schedule: Schedule;
   readonly seed?: number;
   /** Measures the parameters every so many steps and after the last. */
-  readonly evaluate?: { readonly every: number; run(params: P, step: number): Promise<Readonly<Record<string, number>>> };
+  readonly evaluate?: {
+    readonly every: number;
+    run(params: P, step: number): Promise<Readonly<Record<string, number>>>;
+  };
   /** Ends the run when an evaluation's `metric` has not improved for `patience` evaluations. */
   readonly earlyStop?: { readonly metric: string; readonly patience: number; readonly larger?: boolean };
   readonly checkpoint?: { readonly every: number; readonly store: CheckpointStore };
@@ -64,8 +67,12 @@ export class DivergedError extends PareError {
   constructor(step: number, loss: number, point: string | null, saved: boolean) {
     super(
       `training diverged: the loss is ${loss} at step ${step}; ` +
-        (point === null ? "no named point of the forward pass was broken before the loss" : `the activation at "${point}" broke first`) +
-        (saved ? `; the state from before this step was saved as checkpoint ${step - 1}` : "; no checkpoint store was given"),
+        (point === null
+          ? "no named point of the forward pass was broken before the loss"
+          : `the activation at "${point}" broke first`) +
+        (saved
+          ? `; the state from before this step was saved as checkpoint ${step - 1}`
+          : "; no checkpoint store was given"),
     );
     this.step = step;
     this.point = point;
@@ -82,9 +89,14 @@ const SNAPSHOT_EVERY = 100;
  */
 export async function train<P, B>(options: TrainOptions<P, B>): Promise<TrainResult<P>> {
   const { data, steps, checkpoint, evaluate } = options;
-  if (!Number.isInteger(steps) || steps < 1) throw new ArgumentError(`steps must be a whole number from 1, not ${steps}`);
-  for (const [name, every] of [["evaluate.every", evaluate?.every], ["checkpoint.every", checkpoint?.every]] as const) {
-    if (every !== undefined && (!Number.isInteger(every) || every < 1)) throw new ArgumentError(`${name} must be a whole number from 1, not ${every}`);
+  if (!Number.isInteger(steps) || steps < 1)
+    throw new ArgumentError(`steps must be a whole number from 1, not ${steps}`);
+  for (const [name, every] of [
+    ["evaluate.every", evaluate?.every],
+    ["checkpoint.every", checkpoint?.every],
+  ] as const) {
+    if (every !== undefined && (!Number.isInteger(every) || every < 1))
+      throw new ArgumentError(`${name} must be a whole number from 1, not ${every}`);
   }
   const first = data.state();
   const example = data.next();
@@ -176,7 +188,10 @@ class Run<P, B> {
     this.#write("evaluate", values);
     if (!earlyStop) return false;
     const value = values[earlyStop.metric];
-    if (value === undefined) throw new ArgumentError(`early stopping watches "${earlyStop.metric}", but the evaluation returned ${Object.keys(values).join(", ")}`);
+    if (value === undefined)
+      throw new ArgumentError(
+        `early stopping watches "${earlyStop.metric}", but the evaluation returned ${Object.keys(values).join(", ")}`,
+      );
     const better = this.#best === null || (earlyStop.larger ? value > this.#best.value : value < this.#best.value);
     if (better) this.#best = { step: this.#step, value };
     return this.#step - this.#best!.step >= earlyStop.patience * evaluate!.every;

@@ -1,6 +1,20 @@
 import { describe, expect, it } from "vitest";
 import { compile, DisposedError, FeedError, openSessions } from "../../src/runtime/index.ts";
-import { add, concat, constant, gather, grad, GraphError, HostTensor, matmul, mean, mul, softmax, spec, sum } from "../../src/tensor/index.ts";
+import {
+  add,
+  concat,
+  constant,
+  GraphError,
+  gather,
+  grad,
+  HostTensor,
+  matmul,
+  mean,
+  mul,
+  softmax,
+  spec,
+  sum,
+} from "../../src/tensor/index.ts";
 
 const w = HostTensor.from([
   [1, 2],
@@ -9,7 +23,10 @@ const w = HostTensor.from([
 
 describe("compile", () => {
   it("keeps the trees of arguments and results", async () => {
-    const program = await compile((p, x) => ({ y: matmul(x, p.layer.w), list: [add(x, 1), { twice: mul(x, 2) }] }), [{ layer: { w } }, spec("f32", [1, 2])]);
+    const program = await compile(
+      (p, x) => ({ y: matmul(x, p.layer.w), list: [add(x, 1), { twice: mul(x, 2) }] }),
+      [{ layer: { w } }, spec("f32", [1, 2])],
+    );
     const out = await program({ layer: { w } }, HostTensor.from([[1, 1]]));
     expect(out.y.toArray()).toEqual([4, 6]);
     expect((out.list[0] as HostTensor).toArray()).toEqual([2, 2]);
@@ -18,7 +35,10 @@ describe("compile", () => {
   });
 
   it("binds named dimensions anew for each call", async () => {
-    await using program = await compile((x, y) => softmax(concat([x, y], 1)), [spec("f32", ["batch", "left"]), spec("f32", ["batch", "right"])]);
+    await using program = await compile(
+      (x, y) => softmax(concat([x, y], 1)),
+      [spec("f32", ["batch", "left"]), spec("f32", ["batch", "right"])],
+    );
     for (const [batch, left, right] of [
       [1, 2, 3],
       [4, 1, 1],
@@ -55,13 +75,19 @@ describe("compile", () => {
     [[{ v: w }, HostTensor.from([[1, 2]])], 'the program has no input "params.v"; it takes params.w, x'],
     [[{}, HostTensor.from([[1, 2]])], 'the input "params.w" was not given'],
   ])("refuses unfitting feeds before the session sees them (%#)", async (args, message) => {
-    await using program = await compile((p, x) => matmul(x, p.w), [{ w }, spec("f32", [1, 2])], { names: ["params", "x"] });
-    await expect((program as unknown as (...a: unknown[]) => Promise<unknown>)(...args)).rejects.toThrow(new FeedError(message as string));
+    await using program = await compile((p, x) => matmul(x, p.w), [{ w }, spec("f32", [1, 2])], {
+      names: ["params", "x"],
+    });
+    await expect((program as unknown as (...a: unknown[]) => Promise<unknown>)(...args)).rejects.toThrow(
+      new FeedError(message as string),
+    );
   });
 
   it("says which binding a dimension contradicts", async () => {
     await using program = await compile((x, y) => add(x, y), [spec("f32", ["n"]), spec("f32", ["n"])]);
-    await expect(program(HostTensor.from([1, 2]), HostTensor.from([1]))).rejects.toThrow('"arg1" takes f32 [n], but f32 [1] was given (with n = 2)');
+    await expect(program(HostTensor.from([1, 2]), HostTensor.from([1]))).rejects.toThrow(
+      '"arg1" takes f32 [n], but f32 [1] was given (with n = 2)',
+    );
   });
 
   it("refuses functions that return nothing, or a promise", async () => {
@@ -72,11 +98,15 @@ describe("compile", () => {
   it("refuses a tensor of another trace", async () => {
     let leaked: ReturnType<typeof add> | undefined;
     await using _first = await compile((x) => (leaked = add(x, 1)), [spec("f32", [])], { names: ["first"] });
-    await expect(compile((x) => add(x, leaked!), [spec("f32", [])])).rejects.toThrow('the graph uses the input "first", which is not among its inputs');
+    await expect(compile((x) => add(x, leaked!), [spec("f32", [])])).rejects.toThrow(
+      'the graph uses the input "first", which is not among its inputs',
+    );
   });
 
   it("refuses bf16 at the border", async () => {
-    await expect(compile((x) => x, [spec("bf16", [1])])).rejects.toThrow('"arg0" is bf16, which onnxruntime takes as a constant only');
+    await expect(compile((x) => x, [spec("bf16", [1])])).rejects.toThrow(
+      '"arg0" is bf16, which onnxruntime takes as a constant only',
+    );
   });
 
   it("shares sessions of equal programs and frees them with the last", async () => {
@@ -93,7 +123,11 @@ describe("compile", () => {
   });
 
   it("does not grow over 10,000 runs", async () => {
-    await using program = await compile((x) => ({ loss: sum(mul(x, x)), grads: grad(sum(mul(x, x)), x) }), [spec("f32", [256])], { threads: 1 });
+    await using program = await compile(
+      (x) => ({ loss: sum(mul(x, x)), grads: grad(sum(mul(x, x)), x) }),
+      [spec("f32", [256])],
+      { threads: 1 },
+    );
     const x = HostTensor.zeros("f32", [256]);
     const collect = globalThis.gc ?? (() => undefined);
     for (let i = 0; i < 2000; i++) await program(x);
@@ -107,6 +141,8 @@ describe("compile", () => {
 
   it("keeps onnxruntime's reason when a run fails", async () => {
     await using program = await compile((x, i) => gather(x, i), [spec("f32", [3]), spec("i64", [1])]);
-    await expect(program(HostTensor.zeros("f32", [3]), HostTensor.from([9n]))).rejects.toThrow(/^onnxruntime failed while running: .*indices element out of data bounds/s);
+    await expect(program(HostTensor.zeros("f32", [3]), HostTensor.from([9n]))).rejects.toThrow(
+      /^onnxruntime failed while running: .*indices element out of data bounds/s,
+    );
   });
 });

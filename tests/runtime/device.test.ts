@@ -1,6 +1,19 @@
 import { describe, expect, it } from "vitest";
 import { compile, compileLoop, type Device } from "../../src/runtime/index.ts";
-import { add, ArgumentError, grad, HostTensor, matmul, mean, mul, sigmoid, softmax, spec, square, sub } from "../../src/tensor/index.ts";
+import {
+  ArgumentError,
+  add,
+  grad,
+  HostTensor,
+  matmul,
+  mean,
+  mul,
+  sigmoid,
+  softmax,
+  spec,
+  square,
+  sub,
+} from "../../src/tensor/index.ts";
 import { hasWebGpu } from "../support/webgpu.ts";
 
 const random = (shape: readonly number[], seed: number): HostTensor => {
@@ -35,24 +48,36 @@ async function trainOn(device: Device): Promise<{ losses: number[]; weights: num
 describe("devices", () => {
   it.each(["wasm", ...(hasWebGpu ? ["webgpu" as const] : [])] as const)("%s trains as the CPU does", async (device) => {
     const [here, there] = [await trainOn("cpu"), await trainOn(device)];
-    there.losses.forEach((loss, i) => expect(loss).toBeCloseTo(here.losses[i]!, 4));
-    there.weights.forEach((w, i) => expect(w).toBeCloseTo(here.weights[i]!, 4));
+    for (const [i, loss] of there.losses.entries()) expect(loss).toBeCloseTo(here.losses[i]!, 4);
+    for (const [i, w] of there.weights.entries()) expect(w).toBeCloseTo(here.weights[i]!, 4);
   });
 
   it.skipIf(hasWebGpu)("says why WebGPU cannot be used", async () => {
-    await expect(compile((x) => add(x, 1), [spec("f32", [1])], { device: "webgpu" })).rejects.toThrow(/^the device "webgpu" cannot be used here: .*adapter/s);
+    await expect(compile((x) => add(x, 1), [spec("f32", [1])], { device: "webgpu" })).rejects.toThrow(
+      /^the device "webgpu" cannot be used here: .*adapter/s,
+    );
   });
 
   it.skipIf(hasWebGpu)("falls back with an announcement when asked", async () => {
     const heard: string[] = [];
-    await using program = await compile((x) => add(x, 1), [spec("f32", [1])], { device: "webgpu", fallback: "cpu", announce: (m) => heard.push(m) });
+    await using program = await compile((x) => add(x, 1), [spec("f32", [1])], {
+      device: "webgpu",
+      fallback: "cpu",
+      announce: (m) => heard.push(m),
+    });
     expect(program.device).toBe("cpu");
     expect((await program(HostTensor.from([1]))).toArray()).toEqual([2]);
-    expect(heard).toEqual([expect.stringMatching(/^pare: the device "webgpu" cannot be used \(.*\); running on "cpu" instead$/s)]);
+    expect(heard).toEqual([
+      expect.stringMatching(/^pare: the device "webgpu" cannot be used \(.*\); running on "cpu" instead$/s),
+    ]);
   });
 
   it("refuses unknown devices and thread counts", async () => {
-    await expect(compile((x) => x, [spec("f32", [1])], { device: "tpu" as never })).rejects.toThrow(new ArgumentError('there is no device "tpu"; choose cpu, webgpu or wasm'));
-    await expect(compile((x) => x, [spec("f32", [1])], { threads: 0 })).rejects.toThrow("threads must be a whole number from 1, not 0");
+    await expect(compile((x) => x, [spec("f32", [1])], { device: "tpu" as never })).rejects.toThrow(
+      new ArgumentError('there is no device "tpu"; choose cpu, webgpu or wasm'),
+    );
+    await expect(compile((x) => x, [spec("f32", [1])], { threads: 0 })).rejects.toThrow(
+      "threads must be a whole number from 1, not 0",
+    );
   });
 });

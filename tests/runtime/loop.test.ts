@@ -1,13 +1,33 @@
 import { describe, expect, it } from "vitest";
 import { compileLoop, FeedError } from "../../src/runtime/index.ts";
-import { add, grad, GraphError, HostTensor, matmul, mean, mul, reshape, spec, square, sub, sum, transpose, type Tensor } from "../../src/tensor/index.ts";
+import {
+  add,
+  GraphError,
+  grad,
+  HostTensor,
+  matmul,
+  mean,
+  mul,
+  reshape,
+  spec,
+  square,
+  sub,
+  sum,
+  type Tensor,
+  transpose,
+} from "../../src/tensor/index.ts";
 
 const vector = (...values: number[]): HostTensor => HostTensor.from(values);
 
 describe.each(["here", "worker"] as const)("compileLoop (%s)", (thread) => {
   it("carries its state from run to run and leaves the caller's tensors alone", async () => {
     const start = { n: vector(1, 2), steps: HostTensor.from(0) };
-    await using loop = await compileLoop((s, x) => ({ state: { n: add(s.n, x), steps: add(s.steps, 1) }, result: mul(s.n, 10) }), start, [spec("f32", [2])], { thread });
+    await using loop = await compileLoop(
+      (s, x) => ({ state: { n: add(s.n, x), steps: add(s.steps, 1) }, result: mul(s.n, 10) }),
+      start,
+      [spec("f32", [2])],
+      { thread },
+    );
     expect((await loop.run(vector(1, 1))).toArray()).toEqual([10, 20]);
     expect((await loop.run(vector(1, 1))).toArray()).toEqual([20, 30]);
     const state = await loop.state();
@@ -22,16 +42,31 @@ describe.each(["here", "worker"] as const)("compileLoop (%s)", (thread) => {
 describe("compileLoop", () => {
   it("never overwrites what is still to be read", async () => {
     // b needs the old a although a's own update comes first; a is also read through a view and transposed.
-    const start = { a: HostTensor.from([[1, 2], [3, 4]]), b: HostTensor.from([[0, 0], [0, 0]]) };
+    const start = {
+      a: HostTensor.from([
+        [1, 2],
+        [3, 4],
+      ]),
+      b: HostTensor.from([
+        [0, 0],
+        [0, 0],
+      ]),
+    };
     await using loop = await compileLoop(
       (s) => {
         const a = mul(s.a, 2);
-        return { state: { a, b: add(matmul(transpose(s.a), s.a), reshape(reshape(s.a, [4]), [2, 2])) }, result: sum(s.b) };
+        return {
+          state: { a, b: add(matmul(transpose(s.a), s.a), reshape(reshape(s.a, [4]), [2, 2])) },
+          result: sum(s.b),
+        };
       },
       start,
       [],
     );
-    let [a, b] = [[1, 2, 3, 4], [0, 0, 0, 0]];
+    let [a, b] = [
+      [1, 2, 3, 4],
+      [0, 0, 0, 0],
+    ];
     for (let i = 0; i < 4; i++) {
       expect((await loop.run()).item()).toBe(b.reduce((x, y) => x + y));
       const [p, q, r, t] = a as [number, number, number, number];
@@ -44,7 +79,11 @@ describe("compileLoop", () => {
   });
 
   it("swaps two tensors of its state", async () => {
-    await using loop = await compileLoop((s) => ({ state: { a: s.b, b: s.a }, result: sum(s.a) }), { a: vector(1), b: vector(2) }, []);
+    await using loop = await compileLoop(
+      (s) => ({ state: { a: s.b, b: s.a }, result: sum(s.a) }),
+      { a: vector(1), b: vector(2) },
+      [],
+    );
     expect((await loop.run()).item()).toBe(1);
     expect((await loop.run()).item()).toBe(2);
     expect((await loop.run()).item()).toBe(1);
@@ -70,13 +109,19 @@ describe("compileLoop", () => {
     );
     for (let i = 0; i < 20; i++) await loop.run(target);
     const expected = target.toArray().map((t) => t * (1 - (1 - 0.2) ** 20));
-    (await loop.state()).w.toArray().forEach((v, i) => expect(v).toBeCloseTo(expected[i]!, 5));
+    for (const [i, v] of (await loop.state()).w.toArray().entries()) expect(v).toBeCloseTo(expected[i]!, 5);
   });
 
   it.each([
     [(s: { a: Tensor }) => ({ state: {}, result: s.a }), 'the next state lacks "a", which the first state has'],
-    [(s: { a: Tensor }) => ({ state: { a: s.a, b: s.a }, result: s.a }), 'the next state has "b", which the first state lacks'],
-    [(s: { a: Tensor }) => ({ state: { a: sum(s.a) }, result: s.a }), '"a" of the state changes from f32 [2] to f32 []'],
+    [
+      (s: { a: Tensor }) => ({ state: { a: s.a, b: s.a }, result: s.a }),
+      'the next state has "b", which the first state lacks',
+    ],
+    [
+      (s: { a: Tensor }) => ({ state: { a: sum(s.a) }, result: s.a }),
+      '"a" of the state changes from f32 [2] to f32 []',
+    ],
   ])("refuses a next state of another form (%#)", async (fn, message) => {
     await expect(compileLoop(fn as never, { a: vector(1, 2) }, [])).rejects.toThrow(new GraphError(message));
   });
@@ -84,8 +129,12 @@ describe("compileLoop", () => {
   it("refuses to load a state that does not fit", async () => {
     await using loop = await compileLoop((s) => ({ state: { a: add(s.a, 1) }, result: s.a }), { a: vector(1, 2) }, []);
     await expect(loop.load({} as never)).rejects.toThrow(new FeedError('the state to load lacks "a"'));
-    await expect(loop.load({ a: vector(1) })).rejects.toThrow(new FeedError('"state.a" takes f32 [2], but f32 [1] was given'));
-    await expect(loop.load({ a: vector(1, 2), b: vector(1) } as never)).rejects.toThrow('the state to load has "b", which this program does not know');
+    await expect(loop.load({ a: vector(1) })).rejects.toThrow(
+      new FeedError('"state.a" takes f32 [2], but f32 [1] was given'),
+    );
+    await expect(loop.load({ a: vector(1, 2), b: vector(1) } as never)).rejects.toThrow(
+      'the state to load has "b", which this program does not know',
+    );
     expect((await loop.state()).a.toArray()).toEqual([1, 2]);
   });
 });

@@ -4,6 +4,11 @@ import { spawnSync } from "node:child_process";
 export const hasWebGpu: boolean =
   spawnSync(
     process.execPath,
-    ["--import", "tsx", "-e", 'import("./src/runtime/index.ts").then((r) => r.loadDevice({ device: "webgpu" })).then(() => process.exit(0), () => process.exit(9))'],
+    [
+      "--import",
+      "tsx",
+      "-e",
+      'import("./src/runtime/index.ts").then((r) => r.loadDevice({ device: "webgpu" })).then(() => process.exit(0), () => process.exit(9))',
+    ],
     { cwd: new URL("../..", import.meta.url), stdio: "ignore", timeout: 60_000 },
   ).status === 0;

@@ -75,25 +75,29 @@ class Reader {
   number(name: string, fallback?: number): number {
     const value = this.raw(name) ?? fallback;
     if (value === undefined) throw new ModelError(`config.json lacks "${name}"`);
-    if (typeof value !== "number" || !Number.isFinite(value)) throw new ModelError(`config.json: "${name}" must be a number, not ${JSON.stringify(value)}`);
+    if (typeof value !== "number" || !Number.isFinite(value))
+      throw new ModelError(`config.json: "${name}" must be a number, not ${JSON.stringify(value)}`);
     return value;
   }
 
   size(name: string, fallback?: number): number {
     const value = this.number(name, fallback);
-    if (!Number.isSafeInteger(value) || value < 1 || value > 2 ** 31) throw new ModelError(`config.json: "${name}" must be a whole number from 1, not ${value}`);
+    if (!Number.isSafeInteger(value) || value < 1 || value > 2 ** 31)
+      throw new ModelError(`config.json: "${name}" must be a whole number from 1, not ${value}`);
     return value;
   }
 
   flag(name: string, fallback: boolean): boolean {
     const value = this.raw(name) ?? fallback;
-    if (typeof value !== "boolean") throw new ModelError(`config.json: "${name}" must be true or false, not ${JSON.stringify(value)}`);
+    if (typeof value !== "boolean")
+      throw new ModelError(`config.json: "${name}" must be true or false, not ${JSON.stringify(value)}`);
     return value;
   }
 
   text(name: string, fallback: string): string {
     const value = this.raw(name) ?? fallback;
-    if (typeof value !== "string") throw new ModelError(`config.json: "${name}" must be text, not ${JSON.stringify(value)}`);
+    if (typeof value !== "string")
+      throw new ModelError(`config.json: "${name}" must be text, not ${JSON.stringify(value)}`);
     return value;
   }
 
@@ -110,16 +114,28 @@ export function decoderConfig(json: Json): DecoderConfig {
   const read = new Reader(json);
   const type = read.text("model_type", "");
   if (!(decoderTypes as readonly string[]).includes(type)) {
-    throw new ModelError(`config.json: the model type "${type}" is not supported as a decoder; supported are ${decoderTypes.join(", ")}`);
+    throw new ModelError(
+      `config.json: the model type "${type}" is not supported as a decoder; supported are ${decoderTypes.join(", ")}`,
+    );
   }
   const gemma = type.startsWith("gemma");
-  const [dim, heads, layers] = [read.size("hidden_size"), read.size("num_attention_heads"), read.size("num_hidden_layers")];
+  const [dim, heads, layers] = [
+    read.size("hidden_size"),
+    read.size("num_attention_heads"),
+    read.size("num_hidden_layers"),
+  ];
   const headDim = read.size("head_dim", gemma || type === "qwen3" ? undefined : dim / heads);
   const kvHeads = read.size("num_key_value_heads", heads);
-  if (heads % kvHeads !== 0) throw new ModelError(`config.json: ${heads} attention heads are not a multiple of ${kvHeads} key-value heads`);
+  if (heads % kvHeads !== 0)
+    throw new ModelError(`config.json: ${heads} attention heads are not a multiple of ${kvHeads} key-value heads`);
   if (headDim % 2 !== 0) throw new ModelError(`config.json: rotary positions need an even head size, not ${headDim}`);
   return {
-    type, dim, heads, layers, headDim, kvHeads,
+    type,
+    dim,
+    heads,
+    layers,
+    headDim,
+    kvHeads,
     vocab: read.size("vocab_size"),
     ffn: read.size("intermediate_size"),
     maxPositions: read.size("max_position_embeddings", 2048),
@@ -133,7 +149,10 @@ export function decoderConfig(json: Json): DecoderConfig {
     ffnBias: read.flag("mlp_bias", false),
     qkNorm: type === "qwen3" || type === "gemma3_text",
     window: windows(read, type, layers),
-    localRopeBase: type === "gemma3_text" ? read.number("rope_local_base_freq", 10_000) : read.number("rope_theta", ropeParameter(read, "rope_theta") ?? 10_000),
+    localRopeBase:
+      type === "gemma3_text"
+        ? read.number("rope_local_base_freq", 10_000)
+        : read.number("rope_theta", ropeParameter(read, "rope_theta") ?? 10_000),
     normPlusOne: gemma,
     embeddingScale: gemma ? Math.fround(Math.sqrt(dim)) : 1,
     postNorms: gemma,
@@ -146,7 +165,9 @@ export function decoderConfig(json: Json): DecoderConfig {
 function activationOf(name: string): DecoderConfig["activation"] {
   if (name === "silu" || name === "swish") return "silu";
   if (name === "gelu_pytorch_tanh" || name === "gelu_new") return "gelu_tanh";
-  throw new ModelError(`config.json: the activation "${name}" is not supported; supported are silu and gelu_pytorch_tanh`);
+  throw new ModelError(
+    `config.json: the activation "${name}" is not supported; supported are silu and gelu_pytorch_tanh`,
+  );
 }
 
 /** Newer files keep rotary settings in a record of their own. */
@@ -159,7 +180,8 @@ function ropeParameter(read: Reader, name: string): number | undefined {
 function ropeScaling(read: Reader): RopeScaling | null {
   const record = read.raw("rope_scaling") ?? read.raw("rope_parameters");
   if (record === undefined) return null;
-  if (typeof record !== "object" || record === null) throw new ModelError(`config.json: "rope_scaling" must be a record, not ${JSON.stringify(record)}`);
+  if (typeof record !== "object" || record === null)
+    throw new ModelError(`config.json: "rope_scaling" must be a record, not ${JSON.stringify(record)}`);
   const inner = new Reader(record as Json);
   const type = inner.text("rope_type", inner.text("type", "default"));
   if (type === "default") return null;
@@ -178,7 +200,8 @@ function ropeScaling(read: Reader): RopeScaling | null {
 
 function windows(read: Reader, type: string, layers: number): (number | null)[] {
   const size = read.optional("sliding_window");
-  const all = (value: (layer: number) => number | null): (number | null)[] => Array.from({ length: layers }, (_, i) => value(i));
+  const all = (value: (layer: number) => number | null): (number | null)[] =>
+    Array.from({ length: layers }, (_, i) => value(i));
   if (size === null) return all(() => null);
   const listed = read.raw("layer_types");
   if (Array.isArray(listed)) return all((i) => (listed[i] === "sliding_attention" ? size : null));
@@ -188,6 +211,7 @@ function windows(read: Reader, type: string, layers: number): (number | null)[] 
     const period = read.size("sliding_window_pattern", 6);
     return all((i) => ((i + 1) % period === 0 ? null : size));
   }
-  if (read.flag("use_sliding_window", false)) return all((i) => (i >= read.number("max_window_layers", layers) ? size : null));
+  if (read.flag("use_sliding_window", false))
+    return all((i) => (i >= read.number("max_window_layers", layers) ? size : null));
   return all(() => null);
 }

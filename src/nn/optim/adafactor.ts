@@ -1,5 +1,19 @@
-import { add, div, HostTensor, maximum, mean, mul, pow, rsqrt, sqrt, square, sub, unsqueeze, type Tensor } from "../../tensor/index.ts";
-import { mapNamed, part, type Named, type Optimizer } from "./optimizer.ts";
+import {
+  add,
+  div,
+  HostTensor,
+  maximum,
+  mean,
+  mul,
+  pow,
+  rsqrt,
+  sqrt,
+  square,
+  sub,
+  type Tensor,
+  unsqueeze,
+} from "../../tensor/index.ts";
+import { mapNamed, type Named, type Optimizer, part } from "./optimizer.ts";
 
 export interface AdafactorOptions {
   /** The second moment forgets with `1 - step^-decay`. */
@@ -17,8 +31,16 @@ const isMatrix = (shape: readonly unknown[]): boolean => shape.length === 2;
  * Adafactor (Shazeer & Stern 2018, arXiv:1804.04235): the second moment of a matrix is kept as one row and one column, so
  * the state takes next to no memory. Without momentum; the learning rate is absolute, as given.
  */
-export function adafactor({ decay = 0.8, epsilon = 1e-30, clip = 1, weightDecay = 0 }: AdafactorOptions = {}): Optimizer {
-  const pick = (params: Named<HostTensor>, shape: (s: readonly number[]) => readonly number[] | undefined): Named<HostTensor> =>
+export function adafactor({
+  decay = 0.8,
+  epsilon = 1e-30,
+  clip = 1,
+  weightDecay = 0,
+}: AdafactorOptions = {}): Optimizer {
+  const pick = (
+    params: Named<HostTensor>,
+    shape: (s: readonly number[]) => readonly number[] | undefined,
+  ): Named<HostTensor> =>
     Object.fromEntries(
       Object.entries(params).flatMap(([name, p]) => {
         const s = shape(p.shape);

@@ -1,5 +1,5 @@
 import { add, div, HostTensor, mul, pow, sqrt, sub, type Tensor } from "../../tensor/index.ts";
-import { mapNamed, part, zerosFor, type Optimizer } from "./optimizer.ts";
+import { mapNamed, type Optimizer, part, zerosFor } from "./optimizer.ts";
 
 export interface AdamWOptions {
   readonly beta1?: number;
@@ -12,18 +12,25 @@ export interface AdamWOptions {
 }
 
 /** Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101). */
-export function adamw({ beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weightDecay = 0.01, decays = (_name, p) => p.rank >= 2 }: AdamWOptions = {}): Optimizer {
+export function adamw({
+  beta1 = 0.9,
+  beta2 = 0.999,
+  epsilon = 1e-8,
+  weightDecay = 0.01,
+  decays = (_name, p) => p.rank >= 2,
+}: AdamWOptions = {}): Optimizer {
   return {
     init: (params) => ({ step: HostTensor.from(0), m: zerosFor(params), v: zerosFor(params) }),
     update: (grads, state, params, rate) => {
       const step = add(state.step as Tensor, 1);
-      // Both bias corrections are moved into two scalars, which saves two passes over every parameter.
-      const correction2 = sqrt(sub(1, pow(beta2, step)));
-      const size = div(mul(rate, correction2), sub(1, pow(beta1, step)));
-      const floor = mul(correction2, epsilon);
+      // The moments are kept as plain decayed sums; their factors `1 - beta` and both bias corrections go into two scalars,
+      // which spares four passes over every parameter.
+      const correction = sqrt(div(sub(1, pow(beta2, step)), 1 - beta2));
+      const size = mul(mul(rate, correction), div(1 - beta1, sub(1, pow(beta1, step))));
+      const floor = mul(correction, epsilon);
       const keep = sub(1, mul(rate, weightDecay));
-      const m = mapNamed(grads, (g, name) => add(mul(part(state, "m")[name]!, beta1), mul(g, 1 - beta1)));
-      const v = mapNamed(grads, (g, name) => add(mul(part(state, "v")[name]!, beta2), mul(mul(g, g), 1 - beta2)));
+      const m = mapNamed(grads, (g, name) => add(mul(part(state, "m")[name]!, beta1), g));
+      const v = mapNamed(grads, (g, name) => add(mul(part(state, "v")[name]!, beta2), mul(g, g)));
       return {
         params: mapNamed(params, (p, name) => {
           const decayed = weightDecay !== 0 && decays(name, p) ? mul(p, keep) : p;

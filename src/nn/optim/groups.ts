@@ -1,4 +1,4 @@
-import { ArgumentError, mul, type HostTensor, type Tensor } from "../../tensor/index.ts";
+import { ArgumentError, type HostTensor, mul, type Tensor } from "../../tensor/index.ts";
 import type { Named, Optimizer, OptimizerState } from "./optimizer.ts";
 
 export interface ParameterGroup {

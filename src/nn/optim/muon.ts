@@ -1,7 +1,7 @@
-import { add, div, matmul, mul, norm2, sub, transpose, type Tensor } from "../../tensor/index.ts";
-import { adamw, type AdamWOptions } from "./adamw.ts";
+import { add, div, matmul, mul, norm2, sub, type Tensor, transpose } from "../../tensor/index.ts";
+import { type AdamWOptions, adamw } from "./adamw.ts";
 import { groups } from "./groups.ts";
-import { mapNamed, part, zerosFor, type Named, type Optimizer } from "./optimizer.ts";
+import { mapNamed, type Named, type Optimizer, part, zerosFor } from "./optimizer.ts";
 
 /** Coefficients of the quintic iteration, chosen to lift small singular values fastest (Jordan et al. 2024). */
 const A = 3.4445;
@@ -37,25 +37,38 @@ export interface MuonOptions {
   readonly otherRate?: number;
 }
 
-const hiddenMatrix = (name: string, shape: readonly number[]): boolean => shape.length === 2 && !/embed|lm_head/.test(name);
+const hiddenMatrix = (name: string, shape: readonly number[]): boolean =>
+  shape.length === 2 && !/embed|lm_head/.test(name);
 
 /**
  * Muon: momentum whose matrices are orthogonalised before they are applied (Jordan et al. 2024), AdamW for the rest. Updates
  * are scaled by `sqrt(max(1, rows / columns))`, so that one learning rate fits matrices of all shapes.
  */
-export function muon({ matrices = hiddenMatrix, others = {}, otherRate = 0.1, ...options }: MuonOptions = {}): Optimizer {
+export function muon({
+  matrices = hiddenMatrix,
+  others = {},
+  otherRate = 0.1,
+  ...options
+}: MuonOptions = {}): Optimizer {
   return groups([
     { match: matrices, optimizer: matrixRule(options) },
     { match: () => true, optimizer: adamw(others), rate: otherRate },
   ]);
 }
 
-function matrixRule({ momentum = 0.95, nesterov = true, steps = 5, weightDecay = 0 }: Omit<MuonOptions, "matrices" | "others" | "otherRate">): Optimizer {
+function matrixRule({
+  momentum = 0.95,
+  nesterov = true,
+  steps = 5,
+  weightDecay = 0,
+}: Omit<MuonOptions, "matrices" | "others" | "otherRate">): Optimizer {
   return {
     init: (params) => ({ velocity: zerosFor(params) }),
     update: (grads, state, params, rate) => {
       const velocity = mapNamed(grads, (g, name) => add(mul(part(state, "velocity")[name]!, momentum), g));
-      const direction: Named<Tensor> = nesterov ? mapNamed(grads, (g, name) => add(g, mul(velocity[name]!, momentum))) : velocity;
+      const direction: Named<Tensor> = nesterov
+        ? mapNamed(grads, (g, name) => add(g, mul(velocity[name]!, momentum)))
+        : velocity;
       return {
         params: mapNamed(params, (p, name) => {
           const [rows, columns] = p.shape.slice(-2) as [number, number];

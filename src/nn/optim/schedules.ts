@@ -3,7 +3,10 @@ import { ArgumentError } from "../../tensor/index.ts";
 /** Learning rate at a step counted from 0. */
 export type Schedule = (step: number) => number;
 
-export const constantRate = (rate: number): Schedule => () => rate;
+export const constantRate =
+  (rate: number): Schedule =>
+  () =>
+    rate;
 
 /** Rises linearly from near 0 to `inner`'s rate over the first `steps` steps. */
 export function warmUp(steps: number, inner: Schedule): Schedule {
@@ -26,9 +29,16 @@ export function linearDecay(peak: number, total: number, floor = 0): Schedule {
  * Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395): up over `warmUpSteps`, level, then linearly down to `floor` over the last
  * `decaySteps` of `total`.
  */
-export function warmUpStableDecay(peak: number, total: number, { warmUpSteps = 0, decaySteps = Math.round(total / 5), floor = 0 } = {}): Schedule {
+export function warmUpStableDecay(
+  peak: number,
+  total: number,
+  { warmUpSteps = 0, decaySteps = Math.round(total / 5), floor = 0 } = {},
+): Schedule {
   checkSteps(total);
-  if (warmUpSteps + decaySteps > total) throw new ArgumentError(`warm-up (${warmUpSteps}) and decay (${decaySteps}) together are longer than the ${total} steps`);
+  if (warmUpSteps + decaySteps > total)
+    throw new ArgumentError(
+      `warm-up (${warmUpSteps}) and decay (${decaySteps}) together are longer than the ${total} steps`,
+    );
   return (step) => {
     if (step < warmUpSteps) return (peak * (step + 1)) / warmUpSteps;
     const left = total - step;

@@ -1,5 +1,5 @@
 import { add, mul, sub } from "../../tensor/index.ts";
-import { mapNamed, part, zerosFor, type Optimizer } from "./optimizer.ts";
+import { mapNamed, type Optimizer, part, zerosFor } from "./optimizer.ts";
 
 export interface SgdOptions {
   readonly momentum?: number;

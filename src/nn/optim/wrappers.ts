@@ -1,5 +1,5 @@
 import { add, div, minimum, mul, sqrt, sumSquares, type Tensor } from "../../tensor/index.ts";
-import { mapNamed, part, type Named, type Optimizer, type OptimizerState } from "./optimizer.ts";
+import { mapNamed, type Named, type Optimizer, type OptimizerState, part } from "./optimizer.ts";
 
 /** Euclidean norm over all tensors together, a scalar. */
 export function globalNorm(tensors: Named<Tensor>): Tensor {
@@ -14,13 +14,21 @@ export function clipGlobalNorm(maxNorm: number, inner: Optimizer): Optimizer {
     init: inner.init,
     update: (grads, state, params, rate) => {
       const scale = minimum(div(maxNorm, add(globalNorm(grads), 1e-6)), 1);
-      return inner.update(mapNamed(grads, (g) => mul(g, scale)), state, params, rate);
+      return inner.update(
+        mapNamed(grads, (g) => mul(g, scale)),
+        state,
+        params,
+        rate,
+      );
     },
   };
 }
 
 /** Applies a proximal map behind every step of `inner` (Parikh & Boyd 2014); null from `prox` leaves a parameter alone. */
-export function proximal(prox: (param: Tensor, name: string, rate: Tensor) => Tensor | null, inner: Optimizer): Optimizer {
+export function proximal(
+  prox: (param: Tensor, name: string, rate: Tensor) => Tensor | null,
+  inner: Optimizer,
+): Optimizer {
   return {
     init: inner.init,
     update: (grads, state, params, rate) => {
@@ -36,7 +44,9 @@ export function movingAverage(decay: number, inner: Optimizer): Optimizer {
     init: (params) => ({ inner: inner.init(params), average: mapNamed(params, (p) => p.clone()) }),
     update: (grads, state, params, rate) => {
       const next = inner.update(grads, state.inner as OptimizerState<Tensor>, params, rate);
-      const average = mapNamed(next.params, (p, name) => add(mul(part(state, "average")[name]!, decay), mul(p, 1 - decay)));
+      const average = mapNamed(next.params, (p, name) =>
+        add(mul(part(state, "average")[name]!, decay), mul(p, 1 - decay)),
+      );
       return { params: next.params, state: { inner: next.state, average } };
     },
   };

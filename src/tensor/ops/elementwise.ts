@@ -1,8 +1,10 @@
-import { broadcastShapes, formatShape } from "../dims.ts";
+import { broadcastShapes, formatShape, type Shape } from "../dims.ts";
 import { type DType, dtypes, isFloat, isInteger } from "../dtype.ts";
 import { DTypeError, ShapeError } from "../errors.ts";
 import {
+  type Attrs,
   asTensor,
+  constantOf,
   defineOp,
   type InferContext,
   isHostTensor,
@@ -12,6 +14,7 @@ import {
   type TensorLike,
   type TensorType,
   type VjpContext,
+  within,
 } from "../tensor.ts";
 import { sumToLike } from "./fill.ts";
 
@@ -42,9 +45,13 @@ function defineUnary(name: string, rule: UnaryRule, accepts: (t: Tensor) => void
 const anyNumber = (t: Tensor): void => {
   if (t.dtype === "bool") throw new DTypeError("it takes numbers, not bool");
 };
+const signedOnly = (t: Tensor): void => {
+  if (!isFloat(t.dtype) && dtypes[t.dtype].kind !== "int")
+    throw new DTypeError(`it takes numbers with a sign, not ${t.dtype}`);
+};
 const anything = (): void => {};
 
-export const neg: Unary = defineUnary("Neg", (dy) => neg(dy), anyNumber);
+export const neg: Unary = defineUnary("Neg", (dy) => neg(dy), signedOnly);
 export const abs: Unary = defineUnary("Abs", (dy, x) => mul(dy, sign(x)), anyNumber);
 export const exp: Unary = defineUnary("Exp", (dy, _x, y) => mul(dy, y));
 export const log: Unary = defineUnary("Log", (dy, x) => div(dy, x));
@@ -61,7 +68,7 @@ export const acos: Unary = defineUnary("Acos", (dy, x) => neg(div(dy, sqrt(sub(1
 export const atan: Unary = defineUnary("Atan", (dy, x) => div(dy, add(1, mul(x, x))));
 export const sinh: Unary = defineUnary("Sinh", (dy, x) => mul(dy, cosh(x)));
 export const cosh: Unary = defineUnary("Cosh", (dy, x) => mul(dy, sinh(x)));
-export const relu: Unary = defineUnary("Relu", (dy, _x, y) => mul(dy, cast(greater(y, 0), dy.dtype)), anyNumber);
+export const relu: Unary = defineUnary("Relu", (dy, _x, y) => mul(dy, cast(greater(y, 0), dy.dtype)));
 export const softplus: Unary = defineUnary("Softplus", (dy, x) => mul(dy, sigmoid(x)));
 export const floor: Unary = defineUnary("Floor", "flat");
 export const ceil: Unary = defineUnary("Ceil", "flat");
@@ -89,9 +96,10 @@ const boolOnly = (t: Tensor): void => {
 };
 export const not: Unary = predicate("Not", boolOnly);
 
-export const bitwiseNot: Unary = defineUnary("BitwiseNot", "flat", (t) => {
+const integersOnly = (t: Tensor): void => {
   if (!isInteger(t.dtype)) throw new DTypeError(`it takes integers, not ${t.dtype}`);
-});
+};
+export const bitwiseNot: Unary = defineUnary("BitwiseNot", "flat", integersOnly);
 
 defineOp({
   name: "Cast",
@@ -119,6 +127,13 @@ export function pair(a: TensorLike, b: TensorLike): [Tensor, Tensor] {
   return [asTensor(a, like), asTensor(b, like)];
 }
 
+/** The shape that the tensors broadcast to. @throws ShapeError */
+function broadcastShape(tensors: readonly Tensor[]): Shape {
+  const shape = broadcastShapes(...tensors.map((t) => t.shape));
+  if (!shape) throw new ShapeError(`shapes ${tensors.map((t) => formatShape(t.shape)).join(" and ")} do not broadcast`);
+  return shape;
+}
+
 /** The broadcast type of all inputs, which must share an element type. */
 export function broadcastType({ inputs }: InferContext, from = 0): TensorType {
   const present = inputs.slice(from).filter((t): t is Tensor => t !== null);
@@ -126,9 +141,12 @@ export function broadcastType({ inputs }: InferContext, from = 0): TensorType {
   const other = present.find((t) => t.dtype !== dtype);
   if (other)
     throw new DTypeError(`its operands differ in element type (${dtype} and ${other.dtype}); cast one of them`);
-  const shape = broadcastShapes(...present.map((t) => t.shape));
-  if (!shape) throw new ShapeError(`shapes ${present.map((t) => formatShape(t.shape)).join(" and ")} do not broadcast`);
-  return { dtype, shape };
+  return { dtype, shape: broadcastShape(present) };
+}
+
+/** `name` of both operands, with attributes; an error names what it was given, numbers included. */
+function applyPair(name: string, a: TensorLike, b: TensorLike, attrs: Attrs = {}): Tensor {
+  return within(name, [a, b], () => op(name, pair(a, b), attrs));
 }
 
 type BinaryRule = (dy: Tensor, a: Tensor, b: Tensor, y: Tensor) => readonly [() => Tensor, () => Tensor];
@@ -154,7 +172,7 @@ function defineBinary(
     infer: (context) => (accepts(context.input(0)), accepts(context.input(1)), [broadcastType(context)]),
     ...(rule === "flat" ? { flat: true } : { vjp: binaryVjp(rule) }),
   });
-  return (a, b) => op(name, pair(a, b));
+  return (a, b) => applyPair(name, a, b);
 }
 
 export const add: Binary = defineBinary("Add", (dy) => [() => dy, () => dy]);
@@ -165,62 +183,61 @@ export const div: Binary = defineBinary("Div", (dy, _a, b, y) => [() => div(dy, 
 defineOp({
   name: "Pow",
   arity: [2, 2],
-  infer: (context) => {
-    const shape = broadcastShapes(context.input(0).shape, context.input(1).shape);
-    if (!shape)
-      throw new ShapeError(
-        `shapes ${formatShape(context.input(0).shape)} and ${formatShape(context.input(1).shape)} do not broadcast`,
-      );
-    return [{ dtype: context.input(0).dtype, shape }];
+  infer: ({ input }) => {
+    const [a, b] = [input(0), input(1)];
+    for (const t of [a, b]) anyNumber(t);
+    return [{ dtype: a.dtype, shape: broadcastShape([a, b]) }];
   },
   vjp: binaryVjp((dy, a, b, y) => [
-    // At 0^0 and 0^1 the plain rule would multiply 0 by infinity.
-    () => mul(dy, mul(cast(b, a.dtype), pow(a, where(equal(b, 0), cast(b, b.dtype), sub(b, 1))))),
+    () => mul(dy, mul(cast(b, a.dtype), pow(a, lowered(a, b)))),
     () => cast(mul(dy, mul(y, where(greater(a, 0), log(where(greater(a, 0), a, 1)), 0))), b.dtype),
   ]),
 });
+
+/** The exponent minus 1, but 0 at 0^0, where the rule would multiply 0 by infinity. */
+function lowered(a: Tensor, b: Tensor): Tensor {
+  const exponent = constantOf(b);
+  if (exponent && !exponent.toArray().includes(0)) return sub(b, 1);
+  return where(and(equal(a, 0), equal(b, 0)), b, sub(b, 1));
+}
+
 /** `a` to the power `b`; the gradient with respect to `b` is taken where `a` is positive. */
-export const pow: Binary = (a, b) => op("Pow", pair(a, b));
+export const pow: Binary = (a, b) => applyPair("Pow", a, b);
 
-/** Where the operands tie, each takes half of the gradient. */
-const chosen = (dy: Tensor, mine: Tensor, theirs: Tensor): Tensor =>
-  mul(dy, add(mul(cast(greater(mine, theirs), dy.dtype), 1), mul(cast(equal(mine, theirs), dy.dtype), 0.5)));
-
-/** Max and Min take any number of inputs in ONNX; pare's own functions pass two. */
+/** Max and Min take any number of inputs in ONNX; pare's own functions pass two. Tied inputs share the gradient. */
 function defineExtreme(name: "Max" | "Min"): Binary {
   defineOp({
     name,
     arity: [1, Infinity],
-    infer: (context) => [broadcastType(context)],
-    vjp: ({ cotangents, node, input }) => {
-      const dy = cotangents[0]!;
-      if (node.inputs.length === 1) return [dy];
-      if (node.inputs.length > 2) {
-        // Differentiate a chain of pairs instead.
-        throw new ShapeError(`the gradient of ${name} is defined for two inputs; nest it`);
-      }
-      const [a, b] = [input(0), input(1)];
-      const [da, db] = name === "Max" ? [chosen(dy, a, b), chosen(dy, b, a)] : [chosen(dy, b, a), chosen(dy, a, b)];
-      return [sumToLike(da, a), sumToLike(db, b)];
+    infer: (context) => {
+      context.inputs.forEach((_, i) => {
+        anyNumber(context.input(i));
+      });
+      return [broadcastType(context)];
+    },
+    vjp: ({ cotangents, node, outputs, input }) => {
+      const hits = node.inputs.map((_, i) => cast(equal(input(i), outputs[0]!), outputs[0]!.dtype));
+      const share = div(cotangents[0]!, hits.reduce(add));
+      return hits.map((hit, i) => sumToLike(mul(share, hit), input(i)));
     },
   });
-  return (a, b) => op(name, pair(a, b));
+  return (a, b) => applyPair(name, a, b);
 }
 
 export const maximum: Binary = defineExtreme("Max");
 export const minimum: Binary = defineExtreme("Min");
 
-/** Remainder; whole numbers follow the divisor's sign, floats the dividend's. No gradient reaches the divisor. */
 defineOp({
   name: "Mod",
   attrs: { fmod: "int" },
   arity: [2, 2],
-  infer: (context) => [broadcastType(context)],
-  vjp: ({ cotangents, input }) => [sumToLike(cotangents[0]!, input(0)), null],
+  infer: (context) => (anyNumber(context.input(0)), [broadcastType(context)]),
+  vjp: binaryVjp((dy, a, b, y) => [() => dy, () => neg(mul(dy, round(div(sub(a, y), b))))]),
 });
+/** Remainder of `a / b`; whole numbers follow the divisor's sign, floats the dividend's. */
 export function mod(a: TensorLike, b: TensorLike): Tensor {
-  const [x, y] = pair(a, b);
-  return op("Mod", [x, y], isFloat(x.dtype) ? { fmod: 1 } : {});
+  const { dtype } = pair(a, b)[0];
+  return applyPair("Mod", a, b, isFloat(dtype) ? { fmod: 1 } : {});
 }
 
 function defineComparison(name: string, accepts: (t: Tensor) => void = anything): Binary {
@@ -233,7 +250,7 @@ function defineComparison(name: string, accepts: (t: Tensor) => void = anything)
       return [{ dtype: "bool", shape: broadcastType(context).shape }];
     },
   });
-  return (a, b) => op(name, pair(a, b));
+  return (a, b) => applyPair(name, a, b);
 }
 
 export const equal: Binary = defineComparison("Equal");
@@ -246,9 +263,6 @@ export const or: Binary = defineComparison("Or", boolOnly);
 export const xor: Binary = defineComparison("Xor", boolOnly);
 export const notEqual: Binary = (a, b) => not(equal(a, b));
 
-const integersOnly = (t: Tensor): void => {
-  if (!isInteger(t.dtype)) throw new DTypeError(`it takes integers, not ${t.dtype}`);
-};
 export const bitwiseAnd: Binary = defineBinary("BitwiseAnd", "flat", { accepts: integersOnly });
 export const bitwiseOr: Binary = defineBinary("BitwiseOr", "flat", { accepts: integersOnly });
 export const bitwiseXor: Binary = defineBinary("BitwiseXor", "flat", { accepts: integersOnly });
@@ -258,8 +272,8 @@ defineBinary("BitShift", "flat", {
     if (dtypes[t.dtype].kind !== "uint") throw new DTypeError(`it takes unsigned integers, not ${t.dtype}`);
   },
 });
-export const shiftLeft: Binary = (a, b) => op("BitShift", pair(a, b), { direction: "LEFT" });
-export const shiftRight: Binary = (a, b) => op("BitShift", pair(a, b), { direction: "RIGHT" });
+export const shiftLeft: Binary = (a, b) => applyPair("BitShift", a, b, { direction: "LEFT" });
+export const shiftRight: Binary = (a, b) => applyPair("BitShift", a, b, { direction: "RIGHT" });
 
 // --------------------------------------------------------------------------------------------- three inputs
 
@@ -267,15 +281,9 @@ defineOp({
   name: "Where",
   arity: [3, 3],
   infer: (context) => {
-    if (context.input(0).dtype !== "bool")
-      throw new DTypeError(`its condition must be bool, not ${context.input(0).dtype}`);
-    const { dtype } = broadcastType(context, 1);
-    const shape = broadcastShapes(...[0, 1, 2].map((i) => context.input(i).shape));
-    if (!shape)
-      throw new ShapeError(
-        `shapes ${[0, 1, 2].map((i) => formatShape(context.input(i).shape)).join(", ")} do not broadcast`,
-      );
-    return [{ dtype, shape }];
+    const [condition, a, b] = [context.input(0), context.input(1), context.input(2)];
+    if (condition.dtype !== "bool") throw new DTypeError(`its condition must be bool, not ${condition.dtype}`);
+    return [{ dtype: broadcastType(context, 1).dtype, shape: broadcastShape([condition, a, b]) }];
   },
   vjp: ({ cotangents, input, needs }) => {
     const dy = cotangents[0]!;
@@ -289,13 +297,19 @@ defineOp({
 
 /** `a` where `condition` holds, `b` elsewhere. */
 export function where(condition: TensorLike, a: TensorLike, b: TensorLike): Tensor {
-  return op("Where", [asTensor(condition), ...pair(a, b)]);
+  return within("Where", [condition, a, b], () => {
+    const [test, [x, y]] = [asTensor(condition), pair(a, b)];
+    // onnxruntime's kernel takes no bool.
+    if (x.dtype === "bool" && y.dtype === "bool") return or(and(test, x), and(not(test), y));
+    return op("Where", [test, x, y]);
+  });
 }
 
 defineOp({
   name: "Clip",
   arity: [1, 3],
   infer: ({ input, inputs }) => {
+    anyNumber(input(0));
     for (const bound of inputs.slice(1)) {
       if (bound && bound.dtype !== input(0).dtype)
         throw new DTypeError(`its bounds must be ${input(0).dtype}, not ${bound.dtype}`);
@@ -304,13 +318,23 @@ defineOp({
     }
     return [input(0)];
   },
-  vjp: ({ cotangents, input, outputs }) => [where(equal(input(0), outputs[0]!), cotangents[0]!, 0)],
+  vjp: ({ cotangents, input, outputs, needs }) => {
+    const [dy, x] = [cotangents[0]!, input(0)];
+    const flowing = (passed: Tensor): Tensor => where(passed, dy, 0);
+    return [
+      flowing(equal(x, outputs[0]!)),
+      needs[1] ? sumToLike(flowing(less(x, input(1))), input(1)) : null,
+      needs[2] ? sumToLike(flowing(greater(x, input(2))), input(2)) : null,
+    ];
+  },
 });
 
 /** `x` kept within `[low, high]`; null leaves a side open. The gradient passes where nothing was cut. */
 export function clip(x: TensorLike, low: number | null, high: number | null): Tensor {
-  const t = asTensor(x);
-  return op("Clip", [t, low === null ? null : asTensor(low, t), high === null ? null : asTensor(high, t)]);
+  return within("Clip", [x, low, high], () => {
+    const t = asTensor(x);
+    return op("Clip", [t, low === null ? null : asTensor(low, t), high === null ? null : asTensor(high, t)]);
+  });
 }
 
 // --------------------------------------------------------------------------------------------- compositions

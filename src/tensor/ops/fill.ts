@@ -1,9 +1,19 @@
-import { broadcastShapes, type Dim, divideDims, formatShape, isStatic, type Shape } from "../dims.ts";
+import {
+  broadcastShapes,
+  type Dim,
+  divideDims,
+  formatShape,
+  isStatic,
+  multiplyDims,
+  quotientOf,
+  type Shape,
+  termsOf,
+} from "../dims.ts";
 import type { DType } from "../dtype.ts";
 import { isInteger } from "../dtype.ts";
-import { callerLine, ShapeError } from "../errors.ts";
+import { ArgumentError, callerLine, ShapeError } from "../errors.ts";
 import { knownInts, knownNumbers } from "../known.ts";
-import { defineOp, ints, op, scalar, type Tensor, type TensorType } from "../tensor.ts";
+import { defineOp, ints, op, scalar, type Tensor, type TensorType, within } from "../tensor.ts";
 
 defineOp({
   name: "Shape",
@@ -30,42 +40,57 @@ export function dimOf(x: Tensor, axis: number): Tensor {
 }
 
 /**
- * A shape as an `i64` vector. Names are looked up in the shapes of `sources`, products of names are multiplied.
+ * A shape as an `i64` vector. Names are looked up in the shapes of `sources`; what is not there as it stands is put
+ * together from sums, products and quotients of what is.
  * @throws ShapeError where a name occurs in none of them.
  */
 export function shapeTensor(shape: Shape, sources: readonly Tensor[]): Tensor {
   if (isStatic(shape)) return ints(shape);
-  const pieces = shape.map((dim) => (typeof dim === "number" ? ints([dim]) : lookUp(dim, sources)));
+  const pieces = shape.map((dim) => {
+    const found = lookUp(dim, sources);
+    if (found) return found;
+    const seen = sources.map((s) => formatShape(s.shape)).join(", ") || "none";
+    throw new ShapeError(`no tensor at hand has the dimension "${dim}" (seen: ${seen})${callerLine()}`);
+  });
   return pieces.length === 1 ? pieces[0]! : op("Concat", pieces, { axis: 0 });
 }
 
-function lookUp(dim: Dim, sources: readonly Tensor[]): Tensor {
+function lookUp(dim: Dim, sources: readonly Tensor[]): Tensor | undefined {
+  if (typeof dim === "number") return ints([dim]);
   for (const source of sources) {
     const axis = source.shape.indexOf(dim);
     if (axis >= 0) return dimOf(source, axis);
   }
-  // A sum of names, or a multiple of one that is at hand.
   for (const source of sources) {
     for (const [axis, have] of source.shape.entries()) {
       if (typeof have === "number") continue;
+      const multiple = divideDims(have, dim);
+      if (typeof multiple === "number") return op("Div", [dimOf(source, axis), ints([multiple])]);
       const factor = divideDims(dim, have);
-      if (factor !== undefined) {
-        const rest = typeof factor === "number" ? ints([factor]) : lookUp(factor, sources);
-        return op("Mul", [dimOf(source, axis), rest]);
-      }
+      const rest = factor === undefined ? undefined : lookUp(factor, sources);
+      if (rest) return op("Mul", [dimOf(source, axis), rest]);
     }
   }
-  const terms = String(dim).split("+");
+  const terms = termsOf(dim);
   if (terms.length > 1) {
-    return terms
-      .map((term) => (/^-?\d+$/.test(term) ? ints([Number(term)]) : lookUp(term, sources)))
-      .reduce((a, b) => op("Add", [a, b]));
+    const summands = terms.map(({ coefficient, names }) =>
+      lookUp(multiplyDims(coefficient, names.join("*") || 1), sources),
+    );
+    return combine("Add", summands);
   }
-  const scaled = /^(-?\d+)\*(.*)$/.exec(terms[0]!);
-  if (scaled) return op("Mul", [ints([Number(scaled[1])]), lookUp(scaled[2]!, sources)]);
-  throw new ShapeError(
-    `no tensor at hand has the dimension "${dim}" (seen: ${sources.map((s) => formatShape(s.shape)).join(", ") || "none"})${callerLine()}`,
-  );
+  const { coefficient, names } = terms[0]!;
+  if (coefficient !== 1 || names.length > 1)
+    return combine(
+      "Mul",
+      [...(coefficient === 1 ? [] : [coefficient]), ...names].map((factor) => lookUp(factor, sources)),
+    );
+  const quotient = quotientOf(names[0]!);
+  const dividend = quotient && lookUp(quotient.dividend, sources);
+  return dividend && op("Div", [dividend, ints([quotient!.divisor])]);
+}
+
+function combine(name: "Add" | "Mul", parts: readonly (Tensor | undefined)[]): Tensor | undefined {
+  return parts.reduce((a, b) => a && b && op(name, [a, b]));
 }
 
 defineOp({
@@ -83,7 +108,7 @@ defineOp({
 
 /** `x` stretched to `shape` by broadcasting; names in it are looked up in `x` and `sources`. */
 export function expand(x: Tensor, shape: Shape, sources: readonly Tensor[] = []): Tensor {
-  return op("Expand", [x, shapeTensor(shape, [x, ...sources])]);
+  return within("Expand", [x], () => op("Expand", [x, shapeTensor(shape, [x, ...sources])]));
 }
 
 /** A tensor filled with `value`; names in `shape` are looked up in `sources`. */
@@ -115,6 +140,7 @@ defineOp({
   flat: true,
   infer: ({ input }) => {
     const [start, limit, delta] = [0, 1, 2].map((i) => knownInts(input(i))?.[0]);
+    if (delta === 0) throw new ArgumentError("its step is 0");
     if (
       typeof start === "number" &&
       typeof limit === "number" &&

@@ -1,15 +1,23 @@
-import { broadcastShapes, type Dim, formatShape, sizeOf } from "../dims.ts";
+import { broadcastShapes, type Dim, formatShape, sameShape, sizeOf } from "../dims.ts";
 import { isFloat } from "../dtype.ts";
 import { ArgumentError, DTypeError, ShapeError } from "../errors.ts";
-import { asTensor, defineOp, op, type Tensor, type TensorLike, type TensorType } from "../tensor.ts";
+import { asTensor, defineOp, op, type Tensor, type TensorLike, type TensorType, within } from "../tensor.ts";
 import { add, mul } from "./elementwise.ts";
 import { sumToLike } from "./fill.ts";
 import { sum } from "./reduce.ts";
 import { reshape, transpose, unsqueeze } from "./shape.ts";
 
+/** @throws DTypeError where the tensors cannot be multiplied and added. */
+function checkTypes(...tensors: readonly Tensor[]): void {
+  const { dtype } = tensors[0]!;
+  const other = tensors.find((t) => t.dtype !== dtype);
+  if (other)
+    throw new DTypeError(`its operands differ in element type (${dtype} and ${other.dtype}); cast one of them`);
+  if (dtype === "bool") throw new DTypeError("it takes numbers, not bool; cast its operands");
+}
+
 function matmulType(a: Tensor, b: Tensor): TensorType {
-  if (a.dtype !== b.dtype)
-    throw new DTypeError(`its operands differ in element type (${a.dtype} and ${b.dtype}); cast one of them`);
+  checkTypes(a, b);
   if (a.rank === 0 || b.rank === 0) throw new ShapeError("a scalar cannot be multiplied as a matrix");
   const [left, right] = [a.rank === 1 ? [1, ...a.shape] : a.shape, b.rank === 1 ? [...b.shape, 1] : b.shape];
   const inner = [left[left.length - 1]!, right[right.length - 2]!];
@@ -28,7 +36,7 @@ function matmulType(a: Tensor, b: Tensor): TensorType {
 
 /** All axes but the last merged, so that a stack of matrices times one matrix is a single product. */
 function rows(x: Tensor): Tensor {
-  return x.rank === 2 ? x : reshape(x, [-1, x.shape[x.rank - 1]!]);
+  return x.rank === 2 ? x : reshape(x, [sizeOf(x.shape.slice(0, -1)), x.shape[x.rank - 1]!]);
 }
 
 defineOp({
@@ -68,13 +76,15 @@ defineOp({
   arity: [2, 3],
   infer: ({ input, attrs, inputs }) => {
     const [a, b] = [input(0), input(1)];
+    checkTypes(...inputs.filter((t) => t !== null));
     if (a.rank !== 2 || b.rank !== 2)
       throw new ShapeError(`it takes matrices, not ${formatShape(a.shape)} and ${formatShape(b.shape)}`);
     const flipped = (t: Tensor, by: unknown): Dim[] => (by === 1 ? [t.shape[1]!, t.shape[0]!] : [...t.shape]);
     const [[m, k], [k2, n]] = [flipped(a, attrs.transA), flipped(b, attrs.transB)] as [[Dim, Dim], [Dim, Dim]];
     if (k !== k2) throw new ShapeError(`inner dimensions ${k} and ${k2} differ`);
-    if (inputs[2] && !broadcastShapes([m, n], inputs[2].shape))
-      throw new ShapeError(`${formatShape(inputs[2].shape)} does not broadcast to ${formatShape([m, n])}`);
+    const full = inputs[2] ? broadcastShapes([m, n], inputs[2].shape) : [m, n];
+    if (!full || !sameShape(full, [m, n]))
+      throw new ShapeError(`${formatShape(inputs[2]!.shape)} does not broadcast to ${formatShape([m, n])}`);
     return [{ dtype: a.dtype, shape: [m, n] }];
   },
   expand: ([a, b, c], attrs) => {
@@ -92,7 +102,7 @@ interface Operand {
   x: Tensor;
 }
 
-/** Sums away the labels of one operand that nobody else needs, and repeated labels are refused. */
+/** Sums away the labels of one operand that nobody else needs. */
 function withoutLonely(operand: Operand, needed: ReadonlySet<string>): Operand {
   const lonely = operand.labels.flatMap((label, i) => (needed.has(label) ? [] : [i]));
   if (lonely.length === 0) return operand;
@@ -165,25 +175,27 @@ function contract(a: Operand, b: Operand, keep: ReadonlySet<string>): Operand {
  * @throws ArgumentError for a malformed equation; ShapeError where a letter has two lengths.
  */
 export function einsum(equation: string, ...values: readonly TensorLike[]): Tensor {
+  return within("einsum", values, () => contractAll(equation, values));
+}
+
+function contractAll(equation: string, values: readonly TensorLike[]): Tensor {
   const match = /^([a-zA-Z,\s]+)(?:->([a-zA-Z\s]*))?$/.exec(equation);
-  if (!match) throw new ArgumentError(`einsum: "${equation}" is not of the form "ab,bc->ac"`);
+  if (!match) throw new ArgumentError(`"${equation}" is not of the form "ab,bc->ac"`);
   const terms = match[1]!.replace(/\s/g, "").split(",");
   if (terms.length !== values.length)
-    throw new ArgumentError(`einsum: "${equation}" names ${terms.length} operands, ${values.length} were given`);
+    throw new ArgumentError(`"${equation}" names ${terms.length} operands, ${values.length} were given`);
   const dims = new Map<string, Dim>();
   const operands = terms.map((term, i): Operand => {
     const x = asTensor(values[i]!);
     const labels = [...term];
     if (labels.length !== x.rank)
-      throw new ShapeError(
-        `einsum: "${term}" names ${labels.length} axes, operand ${i} has shape ${formatShape(x.shape)}`,
-      );
+      throw new ShapeError(`"${term}" names ${labels.length} axes, operand ${i} has shape ${formatShape(x.shape)}`);
     if (new Set(labels).size !== labels.length)
-      throw new ArgumentError(`einsum: "${term}" repeats a letter; diagonals are not supported`);
+      throw new ArgumentError(`"${term}" repeats a letter; diagonals are not supported`);
     labels.forEach((label, axis) => {
       const [seen, here] = [dims.get(label), x.shape[axis]!];
       if (seen !== undefined && seen !== here)
-        throw new ShapeError(`einsum: "${label}" is ${seen} in one operand of "${equation}" and ${here} in another`);
+        throw new ShapeError(`"${label}" is ${seen} in one operand of "${equation}" and ${here} in another`);
       dims.set(label, here);
     });
     return { labels, x };
@@ -192,8 +204,10 @@ export function einsum(equation: string, ...values: readonly TensorLike[]): Tens
     match[2] === undefined
       ? [...dims.keys()].filter((l) => terms.join("").split(l).length === 2).sort()
       : [...match[2].replace(/\s/g, "")];
+  if (new Set(output).size !== output.length)
+    throw new ArgumentError(`"${equation}" repeats a letter behind the arrow; diagonals are not supported`);
   const unknown = output.find((l) => !dims.has(l));
-  if (unknown) throw new ArgumentError(`einsum: "${unknown}" behind the arrow occurs in no operand of "${equation}"`);
+  if (unknown) throw new ArgumentError(`"${unknown}" behind the arrow occurs in no operand of "${equation}"`);
   let result = operands[0]!;
   for (let i = 1; i < operands.length; i++) {
     const later = operands.slice(i + 1).flatMap((o) => o.labels);
@@ -220,7 +234,7 @@ defineOp({
 
 defineOp({
   name: "com.microsoft.FusedMatMul",
-  attrs: { alpha: "float", transA: "int", transB: "int", transBatchA: "int", transBatchB: "int" },
+  attrs: { alpha: "float", transA: "int", transB: "int" },
   arity: [2, 2],
   infer: ({ input, attrs }) => {
     const a = attrs.transA === 1 ? transpose(input(0)) : input(0);

@@ -1,6 +1,6 @@
 import { type Dim, isStatic, sizeOf } from "../dims.ts";
 import { isFloat } from "../dtype.ts";
-import { DTypeError, ShapeError } from "../errors.ts";
+import { ArgumentError, DTypeError, ShapeError } from "../errors.ts";
 import { stopGradient } from "../grad.ts";
 import {
   asTensor,
@@ -8,12 +8,15 @@ import {
   ints,
   normalizeAxis,
   op,
+  scalar,
   type Tensor,
   type TensorLike,
   type VjpContext,
+  within,
 } from "../tensor.ts";
-import { cast, div, equal, exp, log, mul, sub, where } from "./elementwise.ts";
+import { abs, add, cast, div, equal, exp, isInf, log, mul, sign, square, sub, where } from "./elementwise.ts";
 import { dimOf, expand, knownAxes } from "./fill.ts";
+import { squeeze } from "./shape.ts";
 
 export interface ReduceOptions {
   /** Axes to reduce, counted from the back when negative; all of them when absent. */
@@ -24,7 +27,9 @@ export interface ReduceOptions {
 
 function axesOf(x: Tensor, axes: ReduceOptions["axes"]): number[] {
   const list = axes === undefined ? x.shape.map((_, i) => i) : typeof axes === "number" ? [axes] : axes;
-  return list.map((a) => normalizeAxis(a, x.rank)).sort((a, b) => a - b);
+  const sorted = list.map((a) => normalizeAxis(a, x.rank)).sort((a, b) => a - b);
+  if (new Set(sorted).size !== sorted.length) throw new ArgumentError(`axes [${list.join(", ")}] repeat`);
+  return sorted;
 }
 
 /** Cotangent of the reduced tensor, with the reduced axes put back as length 1. */
@@ -32,9 +37,18 @@ function withDims(dy: Tensor, axes: readonly number[], keepDims: boolean): Tenso
   return keepDims || axes.length === 0 ? dy : op("Unsqueeze", [dy, ints(axes)]);
 }
 
+/** @throws ShapeError where there is no element to pick. */
+function refuseEmpty(x: Tensor, axes: readonly number[]): void {
+  const empty = axes.find((a) => x.shape[a] === 0);
+  if (empty !== undefined) throw new ShapeError(`axis ${empty} has no elements to pick from`);
+}
+
+type Reduce = (x: TensorLike, options?: ReduceOptions) => Tensor;
 type ReduceRule = (dy: Tensor, x: Tensor, y: Tensor, axes: readonly number[]) => Tensor;
 
-function defineReduce(name: string, rule: ReduceRule): (x: TensorLike, options?: ReduceOptions) => Tensor {
+/** `ofOne` is what the reduction makes of single elements, where there is no axis to reduce. */
+function defineReduce(name: string, rule: ReduceRule, ofOne: (x: Tensor) => Tensor = (x) => x): Reduce {
+  const picks = name === "ReduceMax" || name === "ReduceMin";
   const axesFor = (x: Tensor, given: readonly number[] | undefined, noop: boolean): number[] =>
     (given === undefined || given.length === 0) && noop ? [] : axesOf(x, given?.length ? given : undefined);
   defineOp({
@@ -45,6 +59,8 @@ function defineReduce(name: string, rule: ReduceRule): (x: TensorLike, options?:
       const x = input(0);
       const axes = axesFor(x, knownAxes(inputs[1]), attrs.noop_with_empty_axes === 1);
       const keep = (attrs.keepdims ?? 1) === 1;
+      if (x.dtype === "bool" && !picks) throw new DTypeError("it takes numbers, not bool; cast it");
+      if (picks) refuseEmpty(x, axes);
       return [{ dtype: x.dtype, shape: x.shape.flatMap((d, i) => (axes.includes(i) ? (keep ? [1] : []) : [d])) }];
     },
     vjp: ({ cotangents, input, outputs, node, attrs }: VjpContext) => {
@@ -54,15 +70,13 @@ function defineReduce(name: string, rule: ReduceRule): (x: TensorLike, options?:
       return [rule(withDims(cotangents[0]!, axes, keep), x, withDims(outputs[0]!, axes, keep), axes)];
     },
   });
-  return (value, { axes, keepDims = false } = {}) => {
-    const x = asTensor(value);
-    const list = axesOf(x, axes);
-    if (list.length === 0)
-      return name === "ReduceMean" || name === "ReduceSum" || name === "ReduceMax" || name === "ReduceMin"
-        ? x
-        : op(name, [x, ints([])], { keepdims: 1, noop_with_empty_axes: 1 });
-    return op(name, [x, ints(list)], { keepdims: keepDims ? 1 : 0 });
-  };
+  return (value, { axes, keepDims = false } = {}) =>
+    within(name, [value], () => {
+      const x = asTensor(value);
+      const list = axesOf(x, axes);
+      if (list.length === 0) return ofOne(x);
+      return op(name, [x, ints(list)], { keepdims: keepDims ? 1 : 0 });
+    });
 }
 
 const stretch = (g: Tensor, x: Tensor): Tensor => expand(g, x.shape, [x]);
@@ -82,50 +96,43 @@ const extremeRule: ReduceRule = (dy, x, y, axes) => {
 };
 
 /** Sum over `axes`. */
-export const sum: (x: TensorLike, options?: ReduceOptions) => Tensor = defineReduce("ReduceSum", (dy, x) =>
-  stretch(dy, x),
-);
+export const sum: Reduce = defineReduce("ReduceSum", (dy, x) => stretch(dy, x));
 /** Mean over `axes`. */
-export const mean: (x: TensorLike, options?: ReduceOptions) => Tensor = defineReduce("ReduceMean", (dy, x, _y, axes) =>
-  stretch(div(dy, countOf(x, axes)), x),
-);
+export const mean: Reduce = defineReduce("ReduceMean", (dy, x, _y, axes) => stretch(div(dy, countOf(x, axes)), x));
 /** Largest element over `axes`; tied elements share the gradient. */
-export const max: (x: TensorLike, options?: ReduceOptions) => Tensor = defineReduce("ReduceMax", extremeRule);
+export const max: Reduce = defineReduce("ReduceMax", extremeRule);
 /** Smallest element over `axes`; tied elements share the gradient. */
-export const min: (x: TensorLike, options?: ReduceOptions) => Tensor = defineReduce("ReduceMin", extremeRule);
+export const min: Reduce = defineReduce("ReduceMin", extremeRule);
 /** Product over `axes`; the gradient divides by the elements and so needs them non-zero. */
-export const prod: (x: TensorLike, options?: ReduceOptions) => Tensor = defineReduce("ReduceProd", (dy, x, y) =>
-  div(mul(dy, y), x),
-);
-
-const reduceL1 = defineReduce("ReduceL1", (dy, x) => mul(dy, op("Sign", [x])));
-const reduceL2 = defineReduce("ReduceL2", (dy, x, y) => mul(dy, div(x, y)));
-const reduceSquare = defineReduce("ReduceSumSquare", (dy, x) => mul(dy, mul(x, 2)));
+export const prod: Reduce = defineReduce("ReduceProd", (dy, x, y) => div(mul(dy, y), x));
+/** Sum of absolute values over `axes`. */
+export const norm1: Reduce = defineReduce("ReduceL1", (dy, x) => mul(dy, sign(x)), abs);
+/** Euclidean norm over `axes`; its gradient at zero is taken to be zero. */
+export const norm2: Reduce = defineReduce("ReduceL2", (dy, x, y) => mul(dy, div(x, where(equal(y, 0), 1, y))), abs);
+/** Sum of squares over `axes`. */
+export const sumSquares: Reduce = defineReduce("ReduceSumSquare", (dy, x) => mul(dy, mul(x, 2)), square);
 defineReduce("ReduceLogSum", (dy, _x, y) => div(dy, exp(y)));
 defineReduce("ReduceLogSumExp", (dy, x, y) => mul(dy, exp(sub(x, y))));
 
-/** Sum of absolute values over `axes`. */
-export const norm1: typeof reduceL1 = reduceL1;
-/** Euclidean norm over `axes`; its gradient at zero is not defined. */
-export const norm2: typeof reduceL2 = reduceL2;
-/** Sum of squares over `axes`. */
-export const sumSquares: typeof reduceSquare = reduceSquare;
-
-/** `log(sum(exp(x)))` over `axes`, without overflow. */
+/** `log(sum(exp(x)))` over `axes`, without overflow; where all elements are -Infinity it has no gradient. */
 export function logSumExp(value: TensorLike, { axes, keepDims = false }: ReduceOptions = {}): Tensor {
-  const x = asTensor(value);
-  const list = axesOf(x, axes);
-  const top = stopGradient(max(x, { axes: list, keepDims: true }));
-  const shift = where(equal(op("Abs", [top]), Infinity), 0, top);
-  const result = op("Add", [log(sum(exp(sub(x, shift)), { axes: list, keepDims: true })), shift]);
-  return keepDims || list.length === 0 ? result : op("Squeeze", [result, ints(list)]);
+  return within("logSumExp", [value], () => {
+    const x = asTensor(value);
+    const list = axesOf(x, axes);
+    const top = stopGradient(max(x, { axes: list, keepDims: true }));
+    const shift = where(isInf(top), 0, top);
+    const total = sum(exp(sub(x, shift)), { axes: list, keepDims: true });
+    const nothing = equal(total, 0);
+    const result = add(where(nothing, -Infinity, log(where(nothing, 1, total))), shift);
+    return keepDims || list.length === 0 ? result : squeeze(result, list);
+  });
 }
 
 /** Variance over `axes`, divided by the count (not the count minus one). */
 export function variance(value: TensorLike, { axes, keepDims = false }: ReduceOptions = {}): Tensor {
   const x = asTensor(value);
-  const centred = sub(x, mean(x, { ...(axes === undefined ? {} : { axes }), keepDims: true }));
-  return mean(mul(centred, centred), { ...(axes === undefined ? {} : { axes }), keepDims });
+  const list = within("variance", [x], () => axesOf(x, axes));
+  return mean(square(sub(x, mean(x, { axes: list, keepDims: true }))), { axes: list, keepDims });
 }
 
 function defineArg(
@@ -140,6 +147,7 @@ function defineArg(
       const x = input(0);
       if (x.rank === 0) throw new ShapeError("a scalar has no axis to search");
       const axis = normalizeAxis((attrs.axis as number | undefined) ?? 0, x.rank);
+      refuseEmpty(x, [axis]);
       const keep = (attrs.keepdims ?? 1) === 1;
       return [{ dtype: "i64", shape: x.shape.flatMap((d, i) => (i === axis ? (keep ? [1] : []) : [d])) }];
     },
@@ -169,9 +177,11 @@ defineOp({
 
 /** Running sum along `axis`; `exclusive` leaves the element itself out, `reverse` runs from the end. */
 export function cumSum(value: TensorLike, axis = -1, { exclusive = false, reverse = false } = {}): Tensor {
-  const x = asTensor(value);
-  const at = op("Squeeze", [ints([normalizeAxis(axis, x.rank)]), ints([0])]);
-  return op("CumSum", [x, at], { exclusive: exclusive ? 1 : 0, reverse: reverse ? 1 : 0 });
+  return within("CumSum", [value], () => {
+    const x = asTensor(value);
+    const at = scalar(normalizeAxis(axis, x.rank), "i64");
+    return op("CumSum", [x, at], { exclusive: exclusive ? 1 : 0, reverse: reverse ? 1 : 0 });
+  });
 }
 
 function softmaxType(x: Tensor, axis: number): readonly [Tensor] {

@@ -25,8 +25,9 @@ import {
   staticDim,
   type Tensor,
   type TensorLike,
+  within,
 } from "../tensor.ts";
-import { fill, knownAxes, shapeTensor } from "./fill.ts";
+import { knownAxes, shapeTensor, zerosLike } from "./fill.ts";
 
 // -------------------------------------------------------------------------------------------------- reshape
 
@@ -65,11 +66,14 @@ defineOp({
  * looked up in `x` and `sources`.
  */
 export function reshape(value: TensorLike, shape: Shape, sources: readonly Tensor[] = []): Tensor {
-  const x = asTensor(value);
-  const dims = shape.map((d) => (d === -1 ? -1 : normalizeDim(d)));
-  if (!dims.includes(-1) && sameShape(dims, x.shape)) return x;
-  // Zero would mean "keep"; an empty dimension has to be asked for.
-  return op("Reshape", [x, shapeTensor(withFree(x, dims), [x, ...sources])], dims.includes(0) ? { allowzero: 1 } : {});
+  return within("Reshape", [value], () => {
+    const x = asTensor(value);
+    const dims = shape.map((d) => (d === -1 ? -1 : normalizeDim(d)));
+    if (!dims.includes(-1) && sameShape(dims, x.shape)) return x;
+    const target = shapeTensor(withFree(x, dims), [x, ...sources]);
+    // Zero would mean "keep"; an empty dimension has to be asked for.
+    return op("Reshape", [x, target], dims.includes(0) ? { allowzero: 1 } : {});
+  });
 }
 
 /** Writes the only dimension that is not a number as -1, so that nothing needs to be looked up at run time. */
@@ -87,7 +91,7 @@ defineOp({
   infer: ({ input, attrs }) => {
     const { shape } = input(0);
     const axis = (attrs.axis as number | undefined) ?? 1;
-    const at = axis < 0 ? axis + shape.length : axis;
+    const at = axis === shape.length ? axis : normalizeAxis(axis, shape.length);
     return [{ dtype: input(0).dtype, shape: [sizeOf(shape.slice(0, at)), sizeOf(shape.slice(at))] }];
   },
   vjp: ({ cotangents, input }) => [reshape(cotangents[0]!, input(0).shape, [input(0)])],
@@ -95,9 +99,12 @@ defineOp({
 
 /** Merges the axes from `start` to `end` (inclusive) into one. */
 export function flatten(value: TensorLike, start = 0, end = -1): Tensor {
-  const x = asTensor(value);
-  const [from, to] = [normalizeAxis(start, x.rank), normalizeAxis(end, x.rank)];
-  return reshape(x, [...x.shape.slice(0, from), sizeOf(x.shape.slice(from, to + 1)), ...x.shape.slice(to + 1)]);
+  return within("Flatten", [value], () => {
+    const x = asTensor(value);
+    const [from, to] = [normalizeAxis(start, x.rank), normalizeAxis(end, x.rank)];
+    if (from > to) throw new ArgumentError(`axes ${start} to ${end} are not in order`);
+    return reshape(x, [...x.shape.slice(0, from), sizeOf(x.shape.slice(from, to + 1)), ...x.shape.slice(to + 1)]);
+  });
 }
 
 defineOp({
@@ -245,7 +252,7 @@ defineOp({
       sizes = Array.from({ length: count }, (_, i) => Math.min(each, dim - each * i));
     }
     const total = sizes.reduce<Dim>(addDims, 0);
-    if (total !== dim)
+    if (total !== dim || sizes.some((size) => typeof size === "number" && size < 0))
       throw new ShapeError(`sizes [${sizes.join(", ")}] add up to ${total}, but axis ${axis} has length ${dim}`);
     return sizes.map((size) => ({ dtype: x.dtype, shape: x.shape.map((d, k) => (k === axis ? size : d)) }));
   },
@@ -253,7 +260,7 @@ defineOp({
     const axis = normalizeAxis((attrs.axis as number | undefined) ?? 0, input(0).rank);
     return [
       concat(
-        cotangents.map((c, i) => c ?? fill(0, outputs[i]!.shape, outputs[i]!.dtype, [outputs[i]!])),
+        cotangents.map((c, i) => c ?? zerosLike(outputs[i]!)),
         axis,
       ),
     ];
@@ -267,19 +274,26 @@ export function split(
   axis = -1,
   sources: readonly Tensor[] = [],
 ): Tensor[] {
-  const x = asTensor(value);
-  const at = normalizeAxis(axis, x.rank);
-  let pieces = sizes;
-  if (typeof pieces === "number") {
-    const each = divideDims(x.shape[at]!, pieces);
-    if (each === undefined)
-      throw new ShapeError(`axis ${at} of ${formatShape(x.shape)} does not split into ${pieces} equal pieces`);
-    pieces = Array.from({ length: pieces }, () => each);
-  }
-  return [...applyOp("Split", [x, shapeTensor(pieces, [x, ...sources])], { axis: at }, pieces.length)];
+  return within("Split", [value], () => {
+    const x = asTensor(value);
+    const at = normalizeAxis(axis, x.rank);
+    const pieces = typeof sizes === "number" ? equalPieces(x, at, sizes) : sizes.map(normalizeDim);
+    if (pieces.length === 1 && pieces[0] === x.shape[at]) return [x];
+    return [...applyOp("Split", [x, shapeTensor(pieces, [x, ...sources])], { axis: at }, pieces.length)];
+  });
+}
+
+function equalPieces(x: Tensor, axis: number, count: number): Dim[] {
+  const each = Number.isInteger(count) && count > 0 ? divideDims(x.shape[axis]!, count) : undefined;
+  if (each === undefined)
+    throw new ShapeError(`axis ${axis} of ${formatShape(x.shape)} does not split into ${count} equal pieces`);
+  return Array.from({ length: count }, () => each);
 }
 
 // ------------------------------------------------------------------------------------------------ slice, pad
+
+/** Past the end of any axis. */
+const BEYOND = 2 ** 31 - 1;
 
 /** Bounds of a slice as ONNX counts them, as `[first, end, step]` clamped to `[0, dim]`; undefined for a named dim. */
 function clampSlice(dim: Dim, start: number, end: Dim, step: number): { start: number; count: Dim } | undefined {
@@ -289,9 +303,9 @@ function clampSlice(dim: Dim, start: number, end: Dim, step: number): { start: n
     const last = step > 0 ? clamp(end, 0, dim) : Math.max(-1, Math.min(dim - 1, end < 0 ? end + dim : end));
     return { start: first, count: Math.max(0, Math.ceil((last - first) / step)) };
   }
-  if (step < 0) return undefined;
+  if (step < 0) return step === -1 && start === -1 && end === -BEYOND ? { start, count: dim } : undefined;
   const from = start < 0 ? addDims(dim, start) : start;
-  const to = typeof end === "number" ? (end < 0 ? addDims(dim, end) : end >= 2 ** 31 - 1 ? dim : end) : end;
+  const to = typeof end === "number" ? (end < 0 ? addDims(dim, end) : end >= BEYOND ? dim : end) : end;
   const length = subtractDims(to, from);
   return {
     start: typeof from === "number" ? from : start,
@@ -328,6 +342,7 @@ defineOp({
     const steps = node.inputs[4] ? knownNumbers(node.inputs[4])! : starts.map(() => 1);
     if (!ends) throw new ShapeError("the gradient of a slice needs its bounds as numbers");
     let dy = cotangents[0]!;
+    if (sizeOf(dy.shape) === 0) return [zerosLike(x)];
     const before = x.shape.map(() => 0);
     const behind = x.shape.map(() => 0);
     axes.forEach((axis, i) => {
@@ -335,7 +350,6 @@ defineOp({
       const { start, count } = clampSlice(dim, starts[i]!, ends[i]!, steps[i]!)!;
       const step = steps[i]!;
       const length = count as number;
-      if (length === 0) throw new ShapeError("the gradient of an empty slice is not defined");
       if (step < 0) dy = flip(dy, axis);
       const low = step > 0 ? start : start + step * (length - 1);
       const span = Math.abs(step) * (length - 1) + 1;
@@ -361,17 +375,18 @@ function spread(x: Tensor, axis: number, step: number, span: number): Tensor {
 }
 
 /** Entries `start` to `end` (exclusive; to the end when absent) along `axis`; negative bounds count from the back. */
-export function slice(value: TensorLike, axis: number, start: number, end: Dim = 2 ** 31 - 1, step = 1): Tensor {
-  const x = asTensor(value);
-  const at = normalizeAxis(axis, x.rank);
-  if (start === 0 && step === 1 && (end === x.shape[at] || end === 2 ** 31 - 1)) return x;
-  return op("Slice", [x, ints([start]), shapeTensor([end], [x]), ints([at]), ints([step])]);
+export function slice(value: TensorLike, axis: number, start: number, end: Dim = BEYOND, step = 1): Tensor {
+  return within("Slice", [value], () => {
+    const x = asTensor(value);
+    const at = normalizeAxis(axis, x.rank);
+    if (start === 0 && step === 1 && (end === x.shape[at] || end === BEYOND)) return x;
+    return op("Slice", [x, ints([start]), shapeTensor([end], [x]), ints([at]), ints([step])]);
+  });
 }
 
 /** `x` with the entries along `axis` in reverse. */
 export function flip(value: TensorLike, axis: number): Tensor {
-  const x = asTensor(value);
-  return op("Slice", [x, ints([-1]), ints([-(2 ** 31 - 1)]), ints([normalizeAxis(axis, x.rank)]), ints([-1])]);
+  return slice(value, axis, -1, -BEYOND, -1);
 }
 
 export type PadMode = "constant" | "reflect" | "edge" | "wrap";
@@ -407,18 +422,18 @@ defineOp({
       behind[axis] = pads[i + axes.length]!;
     });
     const mode = (attrs.mode as PadMode | undefined) ?? "constant";
-    let dy = cotangents[0]!;
-    x.shape.forEach((_, axis) => {
-      dy =
-        mode === "constant"
-          ? pad(dy, onAxis(x, axis, -before[axis]!), onAxis(x, axis, -behind[axis]!))
-          : foldBack(dy, axis, staticDim(x, axis), before[axis]!, behind[axis]!, mode);
-    });
-    return [dy];
+    const dy = cotangents[0]!;
+    if (mode === "constant")
+      return [
+        pad(
+          dy,
+          before.map((n) => -n),
+          behind.map((n) => -n),
+        ),
+      ];
+    return [axes.reduce((g, axis) => foldBack(g, axis, staticDim(x, axis), before[axis]!, behind[axis]!, mode), dy)];
   },
 });
-
-const onAxis = (x: Tensor, axis: number, width: number): number[] => x.shape.map((_, i) => (i === axis ? width : 0));
 
 /** Adds the padded borders back onto the entries that they were copied from. */
 function foldBack(dy: Tensor, axis: number, dim: number, before: number, behind: number, mode: PadMode): Tensor {
@@ -457,13 +472,14 @@ export function pad(
   behind: readonly number[],
   { mode = "constant" as PadMode, value: fillWith = 0 } = {},
 ): Tensor {
-  const x = asTensor(value);
-  if (before.every((n) => n === 0) && behind.every((n) => n === 0)) return x;
-  const inputs =
-    mode === "constant"
-      ? [x, ints([...before, ...behind]), scalar(fillWith, x.dtype)]
-      : [x, ints([...before, ...behind])];
-  return op("Pad", inputs, { mode });
+  return within("Pad", [value], () => {
+    const x = asTensor(value);
+    if (before.length !== x.rank || behind.length !== x.rank)
+      throw new ShapeError(`it needs ${x.rank} widths on either side, not ${before.length} and ${behind.length}`);
+    if ([...before, ...behind].every((n) => n === 0)) return x;
+    const widths = ints([...before, ...behind]);
+    return op("Pad", mode === "constant" ? [x, widths, asTensor(fillWith, x)] : [x, widths], { mode });
+  });
 }
 
 defineOp({
@@ -490,7 +506,7 @@ defineOp({
 
 /** `x` repeated `repeats[i]` times along axis `i`. */
 export function tile(x: TensorLike, repeats: readonly number[]): Tensor {
-  return op("Tile", [asTensor(x), ints(repeats)]);
+  return within("Tile", [x], () => op("Tile", [asTensor(x), ints(repeats)]));
 }
 
 defineOp({

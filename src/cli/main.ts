@@ -1,0 +1,30 @@
+import { type CommandTable, commands } from "./commands/index.ts";
+import { dispatch, exitCodes } from "./dispatch.ts";
+
+/** Runs the process's own command line and ends the process with its exit code. */
+export async function main(table: CommandTable = commands): Promise<never> {
+  // A reader that has seen enough (`pare ... | head`) closes the pipe: that is no failure of ours.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(exitCodes.ok);
+    throw error;
+  });
+  let controller: AbortController | undefined;
+  process.on("SIGINT", () => {
+    if (!controller || controller.signal.aborted) process.exit(exitCodes.interrupted);
+    controller.abort();
+    process.stderr.write("pare: stopping; press Ctrl-C again to stop at once\n");
+  });
+  const surroundings = {
+    out: (text: string) => process.stdout.write(text),
+    err: (text: string) => process.stderr.write(text),
+    interrupts: () => {
+      controller = new AbortController();
+      return controller.signal;
+    },
+    debug: Boolean(process.env["PARE_DEBUG"]),
+  };
+  const code = await dispatch(process.argv.slice(2), table, surroundings);
+  // Worker threads of a runtime must not keep a finished command alive, nor may ending it cut off what it printed.
+  await new Promise<void>((resolve) => process.stdout.write("", () => resolve()));
+  process.exit(code);
+}

@@ -1,0 +1,29 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  // "pare" and "pare/<floor>" are this checkout's sources, as tsconfig.json says.
+  resolve: { tsconfigPaths: true },
+  test: {
+    pool: "forks",
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    reporters: ["default", "./scripts/plain-reporter.ts"],
+    projects: [
+      {
+        extends: true,
+        test: { name: "node", include: ["tests/**/*.test.ts"], exclude: ["tests/**/*.browser.test.ts"] },
+      },
+      {
+        // Each of these drives a Chromium of its own: one at a time, and patient.
+        extends: true,
+        test: {
+          name: "browser",
+          include: ["tests/**/*.browser.test.ts"],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+    ],
+  },
+});
