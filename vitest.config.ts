@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
@@ -5,6 +6,8 @@ export default defineConfig({
   resolve: { tsconfigPaths: true },
   test: {
     pool: "forks",
+    // A process holds a runtime and its models: more of them than this would rather run out of memory than be faster.
+    maxWorkers: Math.min(availableParallelism(), 8),
     testTimeout: 30_000,
     hookTimeout: 60_000,
     reporters: ["default", "./scripts/plain-reporter.ts"],

@@ -7,3 +7,4 @@ export * as optim from "./nn/optim/index.ts";
 export { type CompileOptions, compile, compileLoop, type Device, type Program } from "./runtime/index.ts";
 export * as tensor from "./tensor/index.ts";
 export { grad, HostTensor, PareError, spec, Tensor, valueAndGrad, vjp } from "./tensor/index.ts";
+export { train } from "./train/index.ts";

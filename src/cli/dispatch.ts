@@ -30,16 +30,21 @@ export async function dispatch(
   try {
     return await runCommand(words, table, surroundings);
   } catch (error) {
-    const message = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, " ");
-    // Under --json a program reads standard output: it finds the error there as well.
-    if (words.includes("--json")) {
-      const code = error instanceof PareError ? error.code : "UNEXPECTED";
-      surroundings.out(`${JSON.stringify({ error: { code, message } })}\n`);
-    }
-    surroundings.err(`pare: ${message}\n`);
-    if (surroundings.debug) surroundings.err(`${inspect(error)}\n`);
-    return exitCodes.couldNotRun;
+    return reportError(error, words, surroundings);
   }
+}
+
+/** Says in one line why a command line could not be carried out, and returns the exit code for that. */
+export function reportError(error: unknown, words: readonly string[], { out, err, debug }: Surroundings): number {
+  const message = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, " ");
+  // Under --json a program reads standard output: it finds the error there as well.
+  if (words.includes("--json")) {
+    const code = error instanceof PareError ? error.code : "UNEXPECTED";
+    out(`${JSON.stringify({ error: { code, message } })}\n`);
+  }
+  err(`pare: ${message}\n`);
+  if (debug) err(`${inspect(error)}\n`);
+  return exitCodes.couldNotRun;
 }
 
 async function runCommand(

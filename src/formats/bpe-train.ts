@@ -2,7 +2,8 @@ import { ArgumentError } from "../tensor/errors.ts";
 import { byteChars, toByteChars } from "./bpe-bytes.ts";
 import { Heap } from "./bpe-heap.ts";
 import { AddedTokenFinder } from "./tokenizer-added.ts";
-import type { AddedToken, JsonObject } from "./tokenizer-json.ts";
+import type { JsonObject } from "./json.ts";
+import type { AddedToken } from "./tokenizer-json.ts";
 import { llama3Regex, makeSplitter, type Splitter } from "./tokenizer-split.ts";
 
 const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true };

@@ -6,10 +6,6 @@ export const folderLimits = {
   tokenizerBytes: 100_000_000,
   /** Files in a folder, subfolders included. */
   files: 10_000,
-  /** Shards that an index may name. */
-  shards: 10_000,
-  /** Bytes of a shard index: about 100 per tensor. */
-  indexBytes: 25_000_000,
 };
 
 export const tokenizerLimits = {

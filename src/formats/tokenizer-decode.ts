@@ -1,5 +1,6 @@
 import { fromByteChars } from "./bpe-bytes.ts";
-import { isJsonObject, type JsonObject, type TokenizerDefinition } from "./tokenizer-json.ts";
+import { isJsonObject, type JsonObject } from "./json.ts";
+import type { TokenizerDefinition } from "./tokenizer-json.ts";
 
 /** Text of tokens as they come. What `push` and `end` give, put together, is what `decode` gives for all of them. */
 export interface TokenStream {

@@ -1,6 +1,8 @@
 import { byteToken } from "./bpe-encode.ts";
 import { FormatError } from "./errors.ts";
-import { bpeModelOf, isJsonObject, type JsonObject, readTokenizerJson, type TokenizerDefinition } from "./tokenizer-json.ts";
+import { type Metadata, type MetadataValue, numberAt, numbersAt, stringAt, stringsAt } from "./gguf/metadata.ts";
+import { isJsonObject, type JsonObject } from "./json.ts";
+import { bpeModelOf, readTokenizerJson, type TokenizerDefinition } from "./tokenizer-json.ts";
 import { llama3Regex } from "./tokenizer-split.ts";
 
 /** The values of llama.cpp's `tokenizer.ggml.token_type`. */
@@ -26,9 +28,6 @@ const preTokenizers: Readonly<Record<string, JsonObject>> = {
   smollm: { type: "Sequence", pretokenizers: [{ type: "Digits", individual_digits: true }, { ...byteLevel, use_regex: true }] },
 };
 
-/** A tokenizer as GGUF metadata: names under `tokenizer.` with their values. */
-export type GgufMetadata = Readonly<Record<string, unknown>>;
-
 /** The two files of a tokenizer that GGUF metadata amounts to. */
 export interface TokenizerFromGguf {
   readonly tokenizerJson: JsonObject;
@@ -40,36 +39,32 @@ export interface TokenizerFromGguf {
  * `tokenizer.ggml.model` is `gpt2` (byte-level BPE) or `llama` (SentencePiece's BPE).
  * @throws FormatError when keys are missing, malformed, contradictory or of a kind that is not known
  */
-export function tokenizerJsonFromGguf(metadata: GgufMetadata): TokenizerFromGguf {
-  const keys = new Keys(metadata);
-  const tokens = keys.strings("tokens");
-  const types = keys.has("token_type") ? keys.numbers("token_type", tokens.length) : tokens.map(() => tokenTypes.normal);
-  const model = metadata["tokenizer.ggml.model"];
+export function tokenizerJsonFromGguf(metadata: Metadata): TokenizerFromGguf {
+  const model = stringAt(metadata, "tokenizer.ggml.model");
   if (model !== "gpt2" && model !== "llama") {
     throw new FormatError(`tokenizer.ggml.model is ${JSON.stringify(model)}; gpt2 and llama are supported`);
   }
+  const tokens = stringsAt(metadata, "tokenizer.ggml.tokens");
+  const types = tokenTypesAt(metadata, tokens);
+  const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
+  const twice = tokens.find((token, id) => vocab[token] !== id);
+  if (twice !== undefined) throw new FormatError(`tokenizer.ggml.tokens: ${JSON.stringify(twice)} is listed twice`);
   const added = tokens.flatMap((content, id) => {
     const special = types[id] === tokenTypes.control || types[id] === tokenTypes.unknown;
     if (!special && types[id] !== tokenTypes.userDefined) return [];
     return [{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
   });
-  for (const [id, content] of tokens.entries()) {
-    if (types[id] === tokenTypes.byte && !/^<0x[0-9A-Fa-f]{2}>$/.test(content)) {
-      throw new FormatError(`tokenizer.ggml.tokens: token ${id} is of type byte but reads ${JSON.stringify(content)}, not <0x00> to <0xFF>`);
-    }
-  }
-  const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
-  const twice = tokens.find((token, id) => vocab[token] !== id);
-  if (twice !== undefined) throw new FormatError(`tokenizer.ggml.tokens: ${JSON.stringify(twice)} is listed twice`);
   const role = (name: string): string | undefined => {
-    const id = keys.has(name) ? keys.id(name, tokens.length) : undefined;
-    return id === undefined ? undefined : tokens[id]!;
+    const key = `tokenizer.ggml.${name}_token_id`;
+    if (!metadata.has(key)) return undefined;
+    const token = tokens[numberAt(metadata, key)];
+    if (token === undefined) throw new FormatError(`${key} is ${numberAt(metadata, key)}, not the id of one of ${tokens.length} tokens`);
+    return token;
   };
-  const [bos, eos, unknown, pad] = ["bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id"].map(role);
-  const pre = keys.text("pre", model === "gpt2" ? "gpt-2" : "default");
-  const before = keys.flag("add_bos_token", model === "llama" || pre === "llama-bpe") ? bos : undefined;
-  const after = keys.flag("add_eos_token", false) ? eos : undefined;
-  const template = metadata["tokenizer.chat_template"];
+  const [bos, eos, unknown, pad] = ["bos", "eos", "unknown", "padding"].map(role);
+  const pre = stringAt(metadata, "tokenizer.ggml.pre", model === "gpt2" ? "gpt-2" : "default");
+  const before = flagAt(metadata, "add_bos_token", model === "llama" || pre === "llama-bpe") ? bos : undefined;
+  const after = flagAt(metadata, "add_eos_token", false) ? eos : undefined;
   return {
     tokenizerJson: {
       version: "1.0",
@@ -77,73 +72,41 @@ export function tokenizerJsonFromGguf(metadata: GgufMetadata): TokenizerFromGguf
       padding: null,
       added_tokens: added,
       post_processor: around(before, after, vocab),
-      ...(model === "gpt2" ? byteLevelParts(keys, pre, vocab) : sentencePieceParts(keys, tokens, types, unknown)),
+      ...(model === "gpt2" ? byteLevelParts(metadata, pre, vocab) : sentencePieceParts(metadata, tokens, types, unknown)),
     },
     tokenizerConfig: {
       ...(bos !== undefined && { bos_token: bos }),
       ...(eos !== undefined && { eos_token: eos }),
       ...(unknown !== undefined && { unk_token: unknown }),
       ...(pad !== undefined && { pad_token: pad }),
-      ...(typeof template === "string" && { chat_template: template }),
+      ...(metadata.has("tokenizer.chat_template") && { chat_template: stringAt(metadata, "tokenizer.chat_template") }),
     },
   };
 }
 
-/** Checked access to the keys under `tokenizer.ggml.`. */
-class Keys {
-  readonly #metadata: GgufMetadata;
-
-  constructor(metadata: GgufMetadata) {
-    this.#metadata = metadata;
-  }
-
-  has(name: string): boolean {
-    return this.#metadata[`tokenizer.ggml.${name}`] !== undefined;
-  }
-
-  #list(name: string, length?: number): readonly unknown[] {
-    const value = this.#metadata[`tokenizer.ggml.${name}`];
-    const list = ArrayBuffer.isView(value) ? Array.from(value as Int32Array) : value;
-    if (!Array.isArray(list)) throw new FormatError(`tokenizer.ggml.${name} is missing or not a list`);
-    if (length !== undefined && list.length !== length) {
-      throw new FormatError(`tokenizer.ggml.${name} has ${list.length} entries for ${length} tokens`);
+/** The type of each token, all of them normal in files that do not tell. @throws FormatError */
+function tokenTypesAt(metadata: Metadata, tokens: readonly string[]): readonly number[] {
+  const key = "tokenizer.ggml.token_type";
+  if (!metadata.has(key)) return tokens.map(() => tokenTypes.normal);
+  const types = numbersAt(metadata, key);
+  checkLength(key, types, tokens);
+  for (const [id, token] of tokens.entries()) {
+    if (types[id] === tokenTypes.byte && !/^<0x[0-9A-F]{2}>$/.test(token)) {
+      throw new FormatError(`tokenizer.ggml.tokens: token ${id} is of type byte but reads ${JSON.stringify(token)}, not <0x00> to <0xFF>`);
     }
-    return list;
   }
+  return types;
+}
 
-  strings(name: string): readonly string[] {
-    const list = this.#list(name);
-    const wrong = list.findIndex((entry) => typeof entry !== "string");
-    if (wrong >= 0) throw new FormatError(`tokenizer.ggml.${name}: entry ${wrong} is not a string`);
-    return list as string[];
-  }
+function checkLength(key: string, list: readonly unknown[], tokens: readonly string[]): void {
+  if (list.length !== tokens.length) throw new FormatError(`${key} has ${list.length} entries for ${tokens.length} tokens`);
+}
 
-  numbers(name: string, length: number): readonly number[] {
-    const list = this.#list(name, length);
-    const wrong = list.findIndex((entry) => typeof entry !== "number" || Number.isNaN(entry));
-    if (wrong >= 0) throw new FormatError(`tokenizer.ggml.${name}: entry ${wrong} is not a number`);
-    return list as number[];
-  }
-
-  id(name: string, count: number): number {
-    const id = Number(this.#metadata[`tokenizer.ggml.${name}`]);
-    if (!Number.isInteger(id) || id < 0 || id >= count) {
-      throw new FormatError(`tokenizer.ggml.${name} is ${String(this.#metadata[`tokenizer.ggml.${name}`])}, not the id of one of ${count} tokens`);
-    }
-    return id;
-  }
-
-  text(name: string, otherwise: string): string {
-    const value = this.#metadata[`tokenizer.ggml.${name}`] ?? otherwise;
-    if (typeof value !== "string") throw new FormatError(`tokenizer.ggml.${name} is not a string`);
-    return value;
-  }
-
-  flag(name: string, otherwise: boolean): boolean {
-    const value = this.#metadata[`tokenizer.ggml.${name}`] ?? otherwise;
-    if (typeof value !== "boolean") throw new FormatError(`tokenizer.ggml.${name} is not a boolean`);
-    return value;
-  }
+function flagAt(metadata: Metadata, name: string, otherwise: boolean): boolean {
+  const found = metadata.get(`tokenizer.ggml.${name}`);
+  if (!found) return otherwise;
+  if (found.type !== "bool") throw new FormatError(`tokenizer.ggml.${name} is not a boolean`);
+  return found.value;
 }
 
 /** A post-processor that puts tokens before and after a text. */
@@ -168,7 +131,7 @@ function around(before: string | undefined, after: string | undefined, vocab: Re
 
 const bpe = { type: "BPE", dropout: null, continuing_subword_prefix: null, end_of_word_suffix: null };
 
-function byteLevelParts(keys: Keys, pre: string, vocab: Readonly<Record<string, number>>): JsonObject {
+function byteLevelParts(metadata: Metadata, pre: string, vocab: Readonly<Record<string, number>>): JsonObject {
   const preTokenizer = Object.hasOwn(preTokenizers, pre) ? preTokenizers[pre] : undefined;
   if (!preTokenizer) {
     throw new FormatError(`tokenizer.ggml.pre is ${JSON.stringify(pre)}; ${Object.keys(preTokenizers).join(", ")} are supported`);
@@ -184,19 +147,22 @@ function byteLevelParts(keys: Keys, pre: string, vocab: Readonly<Record<string, 
       byte_fallback: false,
       ignore_merges: pre === "llama-bpe",
       vocab,
-      merges: keys.strings("merges"),
+      merges: stringsAt(metadata, "tokenizer.ggml.merges"),
     },
   };
 }
 
 /** SentencePiece scores pieces instead of listing merges: any two pieces merge whose joint piece scores best. */
 function sentencePieceParts(
-  keys: Keys,
+  metadata: Metadata,
   tokens: readonly string[],
   types: readonly number[],
   unknown: string | undefined,
 ): JsonObject {
-  const scores = keys.numbers("scores", tokens.length);
+  const scores = numbersAt(metadata, "tokenizer.ggml.scores");
+  checkLength("tokenizer.ggml.scores", scores, tokens);
+  const nan = scores.findIndex(Number.isNaN);
+  if (nan >= 0) throw new FormatError(`tokenizer.ggml.scores: the score of token ${nan} is not a number`);
   const ids = new Map(tokens.map((token, id) => [token, id]));
   const mergeable = (id: number): boolean => types[id] === tokenTypes.normal || types[id] === tokenTypes.userDefined;
   const merges: { left: number; right: number; score: number }[] = [];
@@ -212,7 +178,7 @@ function sentencePieceParts(
   }
   merges.sort((a, b) => b.score - a.score || a.left - b.left || a.right - b.right);
   const mark = { type: "Replace", pattern: { String: " " }, content: "▁" };
-  const prefix = keys.flag("add_space_prefix", true);
+  const prefix = flagAt(metadata, "add_space_prefix", true);
   const unmark = [
     { type: "Replace", pattern: { String: "▁" }, content: " " },
     { type: "ByteFallback" },
@@ -244,80 +210,87 @@ function sentencePieceParts(
 export function ggufTokenizerMetadata(
   files: { readonly tokenizerJson: unknown; readonly tokenizerConfig?: JsonObject | undefined; readonly chatTemplate?: string | undefined },
   vocabSize?: number,
-): GgufMetadata {
+): Metadata {
   const definition = readTokenizerJson(files.tokenizerJson);
-  const { tokens, vocab, added, model, json } = definition;
+  const { tokens, vocab, model, json } = definition;
   const size = vocabSize ?? tokens.length;
   if (size < tokens.length) throw new FormatError(`a vocabulary of ${size} cannot hold the ${tokens.length} tokens of tokenizer.json`);
   if (model.type !== "BPE") throw new FormatError(`llama.cpp has no tokenizer like a ${model.type} model; BPE can be written`);
   const isByteLevel = isJsonObject(json["decoder"]) && json["decoder"]["type"] === "ByteLevel";
+  const metadata = new Map<string, MetadataValue>();
+  const set = (name: string, value: MetadataValue): unknown => metadata.set(`tokenizer.ggml.${name}`, value);
+  set("model", { type: "string", value: isByteLevel ? "gpt2" : "llama" });
+  if (isByteLevel) {
+    set("pre", { type: "string", value: preTokenizerName(json) });
+    set("merges", { type: "array", of: "string", value: bpeModelOf(definition).merges.map((pair) => pair.join(" ")) });
+  } else {
+    set("pre", { type: "string", value: "default" });
+    set("scores", { type: "array", of: "f32", value: sentencePieceScores(definition, size) });
+    const prefix = JSON.stringify(json["normalizer"] ?? null).includes('"Prepend"');
+    set("add_space_prefix", { type: "bool", value: prefix });
+  }
+  const typeOf = tokenTypeOf(definition, isByteLevel);
+  const ids = Array.from({ length: size }, (_, id) => id);
+  set("tokens", { type: "array", of: "string", value: ids.map((id) => tokens[id] ?? `[PAD${id}]`) });
+  set("token_type", { type: "array", of: "i32", value: Int32Array.from(ids, typeOf) });
+  for (const [role, name] of Object.entries({ bos: "bos", eos: "eos", unk: "unknown", pad: "padding" })) {
+    const value = files.tokenizerConfig?.[`${role}_token`];
+    const id = vocab.get((isJsonObject(value) ? value["content"] : value) as string);
+    if (id !== undefined) set(`${name}_token_id`, { type: "u32", value: id });
+  }
+  const { single } = isJsonObject(json["post_processor"]) ? json["post_processor"] : {};
+  const [first, last] = Array.isArray(single) ? [single[0], single.at(-1)] : [];
+  set("add_bos_token", { type: "bool", value: isJsonObject(first) && "SpecialToken" in first });
+  set("add_eos_token", { type: "bool", value: isJsonObject(last) && "SpecialToken" in last });
+  if (files.chatTemplate !== undefined) metadata.set("tokenizer.chat_template", { type: "string", value: files.chatTemplate });
+  return metadata;
+}
+
+/** Gives the type of each id in llama.cpp's terms. */
+function tokenTypeOf({ tokens, added, model }: TokenizerDefinition, isByteLevel: boolean): (id: number) => number {
   const addedById = new Map(added.map((token) => [token.id, token]));
-  const unknown = model.json["unk_token"];
   const byteTokens = new Set(isByteLevel ? [] : Array.from({ length: 256 }, (_, byte) => byteToken(byte)));
-  const typeOf = (id: number): number => {
+  return (id) => {
     const token = tokens[id];
     if (token === undefined) return tokenTypes.unused;
-    if (!isByteLevel && token === unknown) return tokenTypes.unknown;
+    if (!isByteLevel && token === model.json["unk_token"]) return tokenTypes.unknown;
     const extra = addedById.get(id);
     if (extra) return extra.special ? tokenTypes.control : tokenTypes.userDefined;
     return byteTokens.has(token) ? tokenTypes.byte : tokenTypes.normal;
   };
-  const ids = Array.from({ length: size }, (_, id) => id);
-  const { single } = isJsonObject(json["post_processor"]) ? json["post_processor"] : {};
-  const [first, last] = Array.isArray(single) ? [single[0], single.at(-1)] : [];
-  const roleIds = Object.entries({ bos: "bos", eos: "eos", unk: "unknown", pad: "padding" }).flatMap(([role, name]) => {
-    const value = files.tokenizerConfig?.[`${role}_token`];
-    const id = vocab.get((isJsonObject(value) ? value["content"] : value) as string);
-    return id === undefined ? [] : [[`tokenizer.ggml.${name}_token_id`, id]];
-  });
-  return {
-    "tokenizer.ggml.model": isByteLevel ? "gpt2" : "llama",
-    ...(isByteLevel ? byteLevelKeys(definition) : sentencePieceKeys(definition, size)),
-    "tokenizer.ggml.tokens": ids.map((id) => tokens[id] ?? `[PAD${id}]`),
-    "tokenizer.ggml.token_type": Int32Array.from(ids, typeOf),
-    ...Object.fromEntries(roleIds),
-    "tokenizer.ggml.add_bos_token": isJsonObject(first) && "SpecialToken" in first,
-    "tokenizer.ggml.add_eos_token": isJsonObject(last) && "SpecialToken" in last,
-    ...(files.chatTemplate !== undefined && { "tokenizer.chat_template": files.chatTemplate }),
-  };
 }
 
-function byteLevelKeys(definition: TokenizerDefinition): GgufMetadata {
-  const wanted = cutting(definition.json["pre_tokenizer"]);
-  const pre = Object.keys(preTokenizers).find((name) => cutting(preTokenizers[name]) === wanted);
-  if (pre === undefined || definition.json["normalizer"]) {
+/** llama.cpp's name for the way that a byte-level tokenizer.json cuts text. @throws FormatError when it has none */
+function preTokenizerName(json: JsonObject): string {
+  const wanted = cutting(json["pre_tokenizer"]);
+  const names = Object.keys(preTokenizers);
+  const found = names.find((name) => cutting(preTokenizers[name]) === wanted);
+  if (found === undefined || json["normalizer"]) {
     throw new FormatError(
-      `llama.cpp knows no way of cutting text like this tokenizer.json's normalizer and pre_tokenizer; ${Object.keys(preTokenizers).join(", ")} can be written`,
+      `llama.cpp knows no way of cutting text like this tokenizer.json's normalizer and pre_tokenizer; ${names.join(", ")} can be written`,
     );
   }
-  const { merges } = bpeModelOf(definition);
-  return { "tokenizer.ggml.pre": pre, "tokenizer.ggml.merges": merges.map((pair) => pair.join(" ")) };
+  return found;
 }
 
 /** What of a pre-tokenizer decides where it cuts, as text to compare. */
 function cutting(preTokenizer: unknown): string {
-  const walk = (part: unknown): unknown => {
-    if (!isJsonObject(part)) return part;
+  const walk = (part: unknown): unknown[] => {
+    if (!isJsonObject(part)) return [part];
     const { type, pretokenizers, pattern, behavior, invert, add_prefix_space: prefix, use_regex: regex, individual_digits: digits } = part;
-    if (type === "Sequence" && Array.isArray(pretokenizers)) return pretokenizers.map(walk);
-    return [type, pattern, behavior, invert === true, prefix === true, regex !== false, digits === true];
+    if (type === "Sequence" && Array.isArray(pretokenizers)) return pretokenizers.flatMap(walk);
+    return [[type, pattern, behavior, invert === true, prefix === true, regex !== false, digits === true]];
   };
-  const steps = walk(preTokenizer);
-  return JSON.stringify(Array.isArray(steps) && Array.isArray(steps[0]) ? steps : [steps]);
+  return JSON.stringify(walk(preTokenizer));
 }
 
-/** Scores that make llama.cpp merge in the order of the merges. */
-function sentencePieceKeys(definition: TokenizerDefinition, size: number): GgufMetadata {
+/** Scores that make llama.cpp merge in the order of the merges. @throws FormatError */
+function sentencePieceScores(definition: TokenizerDefinition, size: number): Float32Array {
   const { byteFallback, merges } = bpeModelOf(definition);
   if (!byteFallback || definition.json["pre_tokenizer"]) {
     throw new FormatError("llama.cpp has no tokenizer like this BPE, which is neither byte-level nor SentencePiece's with byte tokens");
   }
   const scores = new Float32Array(size).fill(-merges.length);
   for (let rank = merges.length - 1; rank >= 0; rank--) scores[definition.vocab.get(merges[rank]!.join(""))!] = -rank;
-  const normalizer = JSON.stringify(definition.json["normalizer"] ?? null);
-  return {
-    "tokenizer.ggml.pre": "default",
-    "tokenizer.ggml.scores": scores,
-    "tokenizer.ggml.add_space_prefix": normalizer.includes('"Prepend"'),
-  };
+  return scores;
 }

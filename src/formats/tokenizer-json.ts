@@ -1,14 +1,8 @@
 import type { BpeModel } from "./bpe-encode.ts";
 import { FormatError, LimitError } from "./errors.ts";
 import { tokenizerLimits } from "./hf-limits.ts";
+import { isJsonObject, type JsonObject } from "./json.ts";
 import { checkRegex } from "./tokenizer-regex.ts";
-
-/** A JSON object as parsed. */
-export type JsonObject = { readonly [key: string]: unknown };
-
-export function isJsonObject(value: unknown): value is JsonObject {
-  return value !== null && typeof value === "object" && !Array.isArray(value);
-}
 
 /** A token that is found in text before the model sees it. */
 export interface AddedToken {

@@ -4,7 +4,8 @@ import { ChatTemplate, ChatTemplateError } from "./chat-template.ts";
 import { FormatError } from "./errors.ts";
 import { AddedTokenFinder } from "./tokenizer-added.ts";
 import { makeDecoder, type TokenDecoder, type TokenStream } from "./tokenizer-decode.ts";
-import { bpeModelOf, isJsonObject, type JsonObject, readTokenizerJson, type TokenizerDefinition } from "./tokenizer-json.ts";
+import { isJsonObject, type JsonObject } from "./json.ts";
+import { bpeModelOf, readTokenizerJson, type TokenizerDefinition } from "./tokenizer-json.ts";
 import { type LibraryParts, libraryParts } from "./tokenizer-library.ts";
 import { makeSplitter, type Splitter } from "./tokenizer-split.ts";
 

@@ -1,5 +1,6 @@
-/** Weights and their representations, named points, losses, initial values. */
+/** Weights and their representations, named points, losses, initial values; update rules in `optim`. */
 export * from "./init.ts";
 export * from "./losses.ts";
+export * as optim from "./optim/index.ts";
 export * from "./points.ts";
 export * from "./weight.ts";

@@ -1,4 +1,5 @@
 import { OnnxError } from "./errors.ts";
+import { domainOf, operatorOf, opsetsOf } from "./opsets.ts";
 import { describeNode } from "./order.ts";
 import { attributeKind } from "./read-attributes.ts";
 import { checkTensor, countElements, MAX_ELEMENTS, readDType } from "./read-tensor.ts";
@@ -20,8 +21,8 @@ interface Scope {
   /** Operator set by domain. */
   readonly opsets: ReadonlyMap<string, number>;
   readonly limit: number;
-  /** Values of the graphs around this one. */
-  readonly outer: ReadonlySet<string>;
+  /** Values of the graphs around this one, where it lies inside of a node. */
+  readonly outer?: ReadonlySet<string>;
 }
 
 /**
@@ -43,26 +44,7 @@ export function checkModel(model: Uint8Array | ModelProto, { maxElements = MAX_E
     keys.add(key);
   }
   if (!proto.graph) throw new OnnxError("the model has no graph");
-  checkGraph(proto.graph, { irVersion, opsets, limit: maxElements, outer: new Set() });
-}
-
-/** The standard domain has two names. */
-export const domainOf = ({ domain = "" }: { domain?: string }): string => (domain === "ai.onnx" ? "" : domain);
-
-/** Operator set by domain. @throws OnnxError where none is declared, or one twice. */
-export function opsetsOf({ irVersion, opsetImport }: ModelProto): Map<string, number> {
-  const opsets = new Map<string, number>();
-  for (const entry of opsetImport ?? []) {
-    const domain = domainOf(entry);
-    if (opsets.has(domain)) throw new OnnxError(`the operator set of the domain "${domain}" is declared twice`);
-    if (!entry.version || entry.version < 0) throw new OnnxError(`the operator set of the domain "${domain}" has no version`);
-    opsets.set(domain, entry.version);
-  }
-  if (opsets.size === 0) {
-    if (irVersion! >= 3) throw new OnnxError("the model does not say its operator set");
-    opsets.set("", 1);
-  }
-  return opsets;
+  checkGraph(proto.graph, { irVersion, opsets, limit: maxElements });
 }
 
 function checkGraph(graph: GraphProto, scope: Scope): void {
@@ -75,7 +57,7 @@ function checkGraph(graph: GraphProto, scope: Scope): void {
     values.add(name);
   };
   // The types of a subgraph's values may be left to inference.
-  const typed = scope.outer.size === 0;
+  const typed = scope.outer === undefined;
   const inputs = new Map<string, ValueInfoProto>();
   for (const input of graph.input ?? []) {
     add(input.name, "an input");
@@ -124,7 +106,7 @@ function checkNode(node: NodeProto, scope: Scope, values: ReadonlySet<string>): 
   for (const name of node.input ?? []) {
     if (name !== "" && !values.has(name)) throw new OnnxError(`${where} reads "${name}" before anything has produced it`);
   }
-  const signature = signatureOf(domain === "" ? node.opType! : `${domain}.${node.opType}`, version);
+  const signature = signatureOf(operatorOf(node), version);
   const seen = new Set<string>();
   for (const attribute of node.attribute ?? []) {
     const { name } = attribute;
@@ -147,13 +129,12 @@ function checkNode(node: NodeProto, scope: Scope, values: ReadonlySet<string>): 
 }
 
 function checkValueInfo({ type }: ValueInfoProto, what: string, { limit }: Scope, required: boolean): void {
-  if (!type) {
+  const other = (["sequenceType", "mapType", "sparseTensorType", "optionalType"] as const).find((kind) => type?.[kind]);
+  if (other) throw new OnnxError(`${what} is a ${other.replace("Type", "").replace("sparseTensor", "sparse tensor")}; only tensors are supported`);
+  if (!type?.tensorType) {
     if (required) throw new OnnxError(`${what} has no type`);
     return;
   }
-  const other = (["sequenceType", "mapType", "sparseTensorType", "optionalType"] as const).find((kind) => type[kind]);
-  if (other) throw new OnnxError(`${what} is a ${other.replace("Type", "").replace("sparseTensor", "sparse tensor")}; only tensors are supported`);
-  if (!type.tensorType) throw new OnnxError(`${what} is not a tensor`);
   const { elemType, shape } = type.tensorType;
   if (required || elemType) readDType(elemType, what);
   const dims = (shape?.dim ?? []).map(({ dimValue, dimParam }) => {

@@ -21,9 +21,10 @@ import {
   type Tensor,
   type TensorLike,
 } from "../tensor/index.ts";
-import { checkModel, domainOf, opsetsOf } from "./check.ts";
+import { checkModel } from "./check.ts";
 import { OnnxError } from "./errors.ts";
 import { type Graph, makeGraph } from "./graph.ts";
+import { domainOf, operatorOf, opsetsOf } from "./opsets.ts";
 import { describeNode, sortNodes } from "./order.ts";
 import { readAttributes } from "./read-attributes.ts";
 import { countElements, type ExternalData, MAX_ELEMENTS, readTensor } from "./read-tensor.ts";
@@ -196,11 +197,6 @@ function neededNodes(graph: GraphProto): NodeProto[] {
   }
   return needed.reverse();
 }
-
-const operatorOf = (node: NodeProto): string => {
-  const domain = domainOf(node);
-  return domain === "" ? node.opType! : `${domain}.${node.opType}`;
-};
 
 /** Operators that no table of tensor operations will ever have, and why. */
 const REASONS: readonly (readonly [RegExp, string])[] = [

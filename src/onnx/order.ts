@@ -1,9 +1,10 @@
 import { OnnxError } from "./errors.ts";
+import { operatorOf } from "./opsets.ts";
 import type { GraphProto, NodeProto } from "./schema.ts";
 
 /** A node as messages call it: by its name, or by what it produces. */
 export function describeNode(node: NodeProto): string {
-  const what = node.domain && node.domain !== "ai.onnx" ? `${node.domain}.${node.opType}` : `${node.opType}`;
+  const what = operatorOf(node);
   return node.name ? `node "${node.name}" (${what})` : `the ${what} node that produces "${node.output?.[0] ?? ""}"`;
 }
 

@@ -86,7 +86,7 @@ export const schema: Readonly<Record<MessageName, Readonly<Record<number, Field>
     4: one("floatData", "floats"),
     5: one("int32Data", "int32s"),
     6: many("stringData", "bytes"),
-    7: one("int64Data", "int64s"),
+    7: one("int64Data", "bigints"),
     8: one("name", "string"),
     9: one("rawData", "bytes"),
     10: one("doubleData", "doubles"),

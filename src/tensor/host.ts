@@ -91,14 +91,17 @@ export class HostTensor {
     }
     const flat: (number | bigint | boolean)[] = [];
     const shape: number[] = [];
+    const uneven = "nested arrays of unequal depth do not form a tensor";
     const walk = (value: Nested, depth: number): void => {
       if (!Array.isArray(value)) {
-        if (depth !== shape.length) throw new ShapeError("nested arrays of unequal depth do not form a tensor");
+        if (depth !== shape.length) throw new ShapeError(uneven);
         flat.push(value as number);
         return;
       }
-      if (flat.length === 0 && depth === shape.length) shape.push(value.length);
-      else if (shape[depth] !== value.length) {
+      if (depth === shape.length) {
+        if (flat.length > 0) throw new ShapeError(uneven);
+        shape.push(value.length);
+      } else if (shape[depth] !== value.length) {
         throw new ShapeError(
           `ragged rows do not form a tensor: ${value.length} entries where ${shape[depth]} were expected at depth ${depth}`,
         );

@@ -6,6 +6,7 @@ export * from "./grad.ts";
 export * from "./host.ts";
 export * from "./known.ts";
 export * from "./ops/index.ts";
+export * from "./rng.ts";
 export * from "./suggest.ts";
 export * from "./tensor.ts";
 export * from "./tree.ts";

@@ -116,10 +116,11 @@ export class Rng {
     } else {
       let [x, y, square] = [0, 0, 0];
       do {
-        x = 2 * this.uniform() - 1;
-        y = 2 * this.uniform() - 1;
+        // Signed words, moved off zero by half a step.
+        x = ((this.next() | 0) + 0.5) * 2 ** -31;
+        y = ((this.next() | 0) + 0.5) * 2 ** -31;
         square = x * x + y * y;
-      } while (square >= 1 || square === 0);
+      } while (square >= 1);
       const stretch = Math.sqrt((-2 * Math.log(square)) / square);
       value = x * stretch;
       this.#spare = y * stretch;
@@ -211,8 +212,9 @@ export class Rng {
   }
 
   #fill(shape: readonly number[], dtype: DType, draw: () => number): HostTensor {
-    const tensor = HostTensor.zeros(dtype, shape);
-    for (let i = 0, n = tensor.size; i < n; i++) tensor.set(i, draw());
-    return tensor;
+    const wide = HostTensor.zeros(dtype === "f64" ? "f64" : "f32", shape);
+    const numbers = wide.data as Float64Array | Float32Array;
+    for (let i = 0; i < numbers.length; i++) numbers[i] = draw();
+    return wide.cast(dtype);
   }
 }

@@ -1,6 +1,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { FormatError, openSafetensors, pendingTensors, saveSafetensors } from "../formats/node.ts";
+import { FormatError, pendingTensors } from "../formats/index.ts";
+import { openSafetensors, saveSafetensors } from "../formats/node.ts";
 import {
   ArgumentError,
   flattenTree,

@@ -34,7 +34,7 @@ export class TokenBatches implements BatchSource<TokenBatch> {
   readonly #seed: number;
   #epoch = 0;
   #at = 0;
-  #order: Uint32Array = new Uint32Array(0);
+  #order: readonly number[] = [];
   #offset = 0;
 
   /** @throws ArgumentError when the tokens do not fill one batch. */
@@ -59,11 +59,7 @@ export class TokenBatches implements BatchSource<TokenBatch> {
   #shuffle(): void {
     const rng = new Rng(this.#seed).fork(`epoch ${this.#epoch}`);
     this.#offset = rng.integer(this.#length);
-    this.#order = Uint32Array.from(
-      { length: Math.floor((this.#tokens.length - 1 - this.#offset) / this.#length) },
-      (_, i) => i,
-    );
-    rng.shuffle(this.#order);
+    this.#order = rng.permutation(Math.floor((this.#tokens.length - 1 - this.#offset) / this.#length));
   }
 
   next(): TokenBatch {
@@ -72,12 +68,13 @@ export class TokenBatches implements BatchSource<TokenBatch> {
       this.#at = 0;
       this.#shuffle();
     }
-    const starts = Array.from(
-      this.#order.subarray(this.#at, this.#at + this.#batch),
-      (i) => this.#offset + i * this.#length,
-    );
+    const windows = this.#order.slice(this.#at, this.#at + this.#batch);
     this.#at += this.#batch;
-    return tokenBatch(this.#tokens, starts, this.#length);
+    return tokenBatch(
+      this.#tokens,
+      windows.map((i) => this.#offset + i * this.#length),
+      this.#length,
+    );
   }
 
   state(): { epoch: number; at: number } {

@@ -1,5 +1,5 @@
 import { capture } from "../nn/points.ts";
-import { compile } from "../runtime/index.ts";
+import { compile, type Traced } from "../runtime/index.ts";
 import { abs, cast, foldIn, type HostTensor, isFloat, less, min } from "../tensor/index.ts";
 import type { StepOptions } from "./step.ts";
 
@@ -19,7 +19,7 @@ export async function firstBroken<P, B>(
       (symbolic, seed) => {
         const { captured } = capture(
           (_name) => true,
-          () => options.loss(params, symbolic as B, { key: foldIn(seed, i) }),
+          () => options.loss(params as Traced<P>, symbolic as Traced<B>, { key: foldIn(seed, i) }),
         );
         const points = Object.entries(captured).filter(([, t]) => isFloat(t.dtype));
         names.push(...points.map(([name]) => name));

@@ -1,5 +1,5 @@
 import { clipGlobalNorm, globalNorm, type Optimizer, type OptimizerState } from "../nn/optim/index.ts";
-import { compileLoop, type DeviceOptions, type Loop } from "../runtime/index.ts";
+import { compileLoop, type DeviceOptions, type Loop, type Traced } from "../runtime/index.ts";
 import {
   ArgumentError,
   add,
@@ -27,8 +27,8 @@ export interface LossContext {
 /** The scalar to minimise; the metrics, scalars as well, are logged beside it. */
 export type LossResult = Tensor | { readonly loss: Tensor; readonly metrics?: Readonly<Record<string, Tensor>> };
 
-/** Builds the loss of one micro-batch out of the trees of parameters and batch. */
-export type LossFunction<P, B> = (params: P, batch: B, context: LossContext) => LossResult;
+/** Builds the loss of one micro-batch out of the trees of parameters and batch, whose leaves are symbolic. */
+export type LossFunction<P, B> = (params: Traced<P>, batch: Traced<B>, context: LossContext) => LossResult;
 
 /** What a training loop carries from step to step: trained parameters by path, and the optimizer's memory. */
 export interface TrainState {
@@ -104,7 +104,7 @@ export async function compileStep<P, B>(options: StepOptions<P, B>): Promise<Ste
         undefined,
       );
       const own = latest ? mapTree(batch, isTensor, (t) => after(t, latest)) : batch;
-      const { loss, metrics = {} } = parts(options.loss(tree, own as B, { key: foldIn(key, i) }));
+      const { loss, metrics = {} } = parts(options.loss(tree as Traced<P>, own as Traced<B>, { key: foldIn(key, i) }));
       const grads = grad(loss, state.params);
       const scalars: Record<string, Tensor> = { loss, ...metrics };
       sums = i === 0 ? grads : addAll(sums, grads);

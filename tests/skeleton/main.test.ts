@@ -24,6 +24,7 @@ await main({
     return new Promise((resolve) => signal.addEventListener("abort", () => { clearInterval(work); resolve(outcome); }));
   }),
   stubborn: command(true, () => { begun(); return new Promise(() => setInterval(() => {}, 1000)); }),
+  stray: command(false, () => { setTimeout(() => { throw new Error("late"); }); return new Promise(() => {}); }),
   linger: command(false, async () => { setInterval(() => {}, 1000); return outcome; }),
 });
 `;
@@ -74,6 +75,10 @@ test("a second Ctrl-C ends a graceful command at once", async () => {
 
 test("a finished command ends the process, whatever it left behind", async () => {
   expect(await interrupt("linger")).toMatchObject({ code: 0, out: "saved\n" });
+});
+
+test("an error that nothing waits for is reported like any other", async () => {
+  expect(await interrupt("stray")).toEqual({ code: 2, out: "", err: "pare: late\n" });
 });
 
 test("bin/pare.js runs the checkout without a build", async () => {

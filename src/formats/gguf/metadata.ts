@@ -37,6 +37,7 @@ export type Metadata = ReadonlyMap<string, MetadataValue>;
 
 type NumberArrayConstructor = {
   new (buffer: ArrayBufferLike, byteOffset: number, length: number): NumberArray;
+  of(...values: (number | bigint)[]): NumberArray;
   readonly BYTES_PER_ELEMENT: number;
 };
 

@@ -21,7 +21,7 @@ function putHalf(to: Uint8Array, p: number, value: number): number {
 /** Nearest of the integers 0 to `levels`. */
 function nearest(value: number, levels: number): number {
   const q = (value + 0.5) | 0;
-  return q < 0 ? 0 : q > levels ? levels : q;
+  return q < 0 ? 0 : Math.min(q, levels);
 }
 
 /** 1 / step; a step of zero makes all codes equal. */
@@ -107,6 +107,42 @@ function fitLine(x: Float32Array, o: number, n: number, levels: number): void {
   }
 }
 
+/**
+ * `step` and `minimum` as multiples, from 0 to 63, of `d` and `m`: of the nearest multiples and those beside them, the
+ * pair whose grid is closest to the 32 numbers.
+ */
+function roundLine(
+  x: Float32Array,
+  o: number,
+  levels: number,
+  d: number,
+  m: number,
+  step: number,
+  minimum: number,
+): { scale: number; minimum: number } {
+  const scale = nearest(step * inverseOf(d), 63);
+  const low = nearest(minimum * inverseOf(m), 63);
+  const best = { scale, minimum: low };
+  let least = Infinity;
+  for (let a = Math.max(0, scale - 1); a <= Math.min(63, scale + 1); a++) {
+    const inverse = inverseOf(d * a);
+    for (let b = Math.max(0, low - 1); b <= Math.min(63, low + 1); b++) {
+      let error = 0;
+      for (let i = o; i < o + 32; i++) {
+        const shifted = x[i]! + m * b;
+        const rest = shifted - d * a * nearest(shifted * inverse, levels);
+        error += rest * rest;
+      }
+      if (error < least) {
+        least = error;
+        best.scale = a;
+        best.minimum = b;
+      }
+    }
+  }
+  return best;
+}
+
 const q8_0: Encoder = (from, o, to, p, blocks) => {
   for (let b = 0; b < blocks; b++, o += 32, p += 34) {
     let largest = 0;
@@ -142,8 +178,7 @@ function superBlock(from: Float32Array, o: number, levels: number, to: Uint8Arra
   const d = putHalf(to, p, Math.max(...steps.subarray(0, 8)) / 63);
   const m = putHalf(to, p + 2, Math.max(...minima) / 63);
   for (let group = 0; group < 8; group++) {
-    const scale = nearest(steps[group]! * inverseOf(d), 63);
-    const minimum = nearest(minima[group]! * inverseOf(m), 63);
+    const { scale, minimum } = roundLine(from, o + 32 * group, levels, d, m, steps[group]!, minima[group]!);
     const at = p + 4 + (group & 3);
     if (group < 4) {
       to[at] = scale;
@@ -220,7 +255,8 @@ export function canQuantize(type: string): boolean {
 
 /**
  * Encodes numbers as whole blocks of the type called `type`.
- * @throws DTypeError for a type without an encoder; ArgumentError when the numbers are not whole blocks, or not finite
+ * @throws DTypeError for a type without an encoder; ArgumentError when the numbers are not whole blocks, not finite, or
+ * too large for half-precision scales
  */
 export function quantize(type: string, numbers: Float32Array): Uint8Array<ArrayBuffer> {
   const encode = encoders.get(type);
@@ -230,6 +266,8 @@ export function quantize(type: string, numbers: Float32Array): Uint8Array<ArrayB
   if (!Number.isInteger(count)) {
     throw new ArgumentError(`${numbers.length} numbers are not whole ${type} blocks of ${block}`);
   }
+  const unfit = numbers.findIndex((x) => !Number.isFinite(x));
+  if (unfit >= 0) throw new ArgumentError(`${type} cannot hold ${numbers[unfit]}, which is number ${unfit}`);
   const to = new Uint8Array(count * bytes);
   encode(numbers, 0, to, 0, count);
   return to;

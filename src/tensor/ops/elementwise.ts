@@ -1,6 +1,7 @@
 import { broadcastShapes, formatShape, type Shape } from "../dims.ts";
 import { type DType, dtypes, isFloat, isInteger } from "../dtype.ts";
 import { DTypeError, ShapeError } from "../errors.ts";
+import { customVjp } from "../grad.ts";
 import {
   type Attrs,
   asTensor,
@@ -344,7 +345,14 @@ export const square: Unary = (x) => {
   return mul(t, t);
 };
 export const rsqrt: Unary = (x) => reciprocal(sqrt(x));
-export const log1p: Unary = (x) => log(add(x, 1));
+/** `log(1 + x)` that keeps the digits of small `x`: the error of rounding `1 + x` is divided out again. */
+export const log1p: Unary = customVjp(
+  (x) => {
+    const shifted = add(x, 1);
+    return where(equal(shifted, 1), x, mul(log(shifted), div(x, sub(shifted, 1))));
+  },
+  (dy, _y, x) => [div(dy, add(x, 1))],
+);
 /** Angle of the point `(x, y)`, in radians from -pi to pi; 0 at the origin. */
 export function atan2(y: TensorLike, x: TensorLike): Tensor {
   const [a, b] = pair(y, x);

@@ -4,6 +4,7 @@ export * from "./elementwise.ts";
 export * from "./fill.ts";
 export * from "./gather.ts";
 export * from "./linalg.ts";
+export * from "./normalize.ts";
 export * from "./pool.ts";
 export * from "./random.ts";
 export * from "./reduce.ts";

@@ -303,7 +303,8 @@ function clampSlice(dim: Dim, start: number, end: Dim, step: number): { start: n
     const last = step > 0 ? clamp(end, 0, dim) : Math.max(-1, Math.min(dim - 1, end < 0 ? end + dim : end));
     return { start: first, count: Math.max(0, Math.ceil((last - first) / step)) };
   }
-  if (step < 0) return step === -1 && start === -1 && end === -BEYOND ? { start, count: dim } : undefined;
+  const reversed = step === -1 && start === -1 && typeof end === "number" && end <= -BEYOND;
+  if (step < 0) return reversed ? { start, count: dim } : undefined;
   const from = start < 0 ? addDims(dim, start) : start;
   const to = typeof end === "number" ? (end < 0 ? addDims(dim, end) : end >= BEYOND ? dim : end) : end;
   const length = subtractDims(to, from);

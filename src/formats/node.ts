@@ -1,0 +1,3 @@
+/** File formats on disk. */
+export * from "./files.node.ts";
+export * from "./safetensors.node.ts";
