@@ -7,14 +7,13 @@ const { size: rows, length, tokens: count } = batch;
 const { heads, headDim, dim, vocab } = model;
 
 /** The model in plain tfjs operations, differentiated by `variableGrads`, on the WASM backend. Matrices are `[in, out]`. */
-export function tfjs(threads: number): Participant {
+export function create(threads: number): Participant {
   const weights: Record<string, tf.Variable> = {};
   const first: Record<string, tf.Tensor> = {};
   const second: Record<string, tf.Tensor> = {};
   let loss: () => tf.Scalar;
   let steps = 0;
   return {
-    name: "tfjs-wasm",
     async setup() {
       await startWasm(threads);
       for (const [name, values] of Object.entries(initialWeights())) {
@@ -117,7 +116,7 @@ function makeRotary(): (x: tf.Tensor) => tf.Tensor {
 }
 
 /** Mean cross-entropy; its gradient is that of softmax, which is much faster here than `logSoftmax`. */
-function makeCrossEntropy(targets: Int32Array): (logits: tf.Tensor) => tf.Scalar {
+export function makeCrossEntropy(targets: Int32Array): (logits: tf.Tensor) => tf.Scalar {
   const wanted = tf.oneHot(tf.tensor1d(targets, "int32"), vocab, 1, 0, "float32");
   const positions = tf.tensor1d(
     targets.map((target, i) => i * vocab + target),

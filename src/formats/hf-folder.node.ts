@@ -41,10 +41,12 @@ export async function localModelFiles(path: string): Promise<ModelFiles> {
       const file = files.get(name);
       if (!file) throw new FileError(`${path} has no ${name}`);
       const source = await openFile(file.path);
-      return await closeAfter(source, async () => {
+      try {
         if (source.size > limit) throw new LimitError(`${path}/${name}: its ${source.size} bytes are over the limit of ${limit}`);
         return await source.read(0, source.size);
-      });
+      } finally {
+        await source.close();
+      }
     },
   };
 }

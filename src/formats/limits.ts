@@ -48,9 +48,9 @@ export const llama2cLimits = {
   /** Layers: the deepest published Llama has 126. */
   layers: 10_000,
   /** Pieces of a vocabulary. */
-  pieces: 4_000_000,
+  pieces: 1_000_000,
   /** Bytes of a piece: about a hundred at most in practice. */
-  pieceBytes: 65_536,
+  pieceBytes: 1024,
 };
 
 /** Some of the caps replaced. */

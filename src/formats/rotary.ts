@@ -1,6 +1,6 @@
+import type { TypedArray } from "../tensor/dtype.ts";
 import { ShapeError } from "../tensor/errors.ts";
 import { HostTensor } from "../tensor/host.ts";
-import type { TypedArray } from "../tensor/dtype.ts";
 
 /**
  * Rotary embeddings turn pairs of a head's channels. Hugging Face pairs channel i with i + d/2 of a head of d; llama.cpp

@@ -7,6 +7,7 @@ import {
   cast,
   constant,
   constantOf,
+  defineOp,
   div,
   expand,
   fill,
@@ -22,6 +23,10 @@ import {
   type Tensor,
   unsqueeze,
 } from "../tensor/index.ts";
+import { importedOperators } from "./operators/index.ts";
+import { nllLoss, softmaxCrossEntropy } from "./operators/losses.ts";
+
+for (const def of importedOperators) defineOp(def);
 
 /** An operation as a file of any age has it, its inputs traced already. */
 export interface ForeignNode {
@@ -276,6 +281,21 @@ define(["Min"], folded(minimum));
 define(["Mean"], {
   arity: [1, Number.POSITIVE_INFINITY],
   build: ({ inputs }) => [div(present(inputs).reduce((a, b) => add(a, b)), present(inputs).length)],
+});
+
+// ------------------------------------------------------------------------------------------------------ losses
+
+const lossAttrs = (): Kinds => ({ ignore_index: "int", reduction: "string" });
+
+define(["NegativeLogLikelihoodLoss"], {
+  arity: [2, 3],
+  attrs: lossAttrs,
+  build: ({ inputs: [scores, target, weight], attrs }) => [nllLoss(scores!, target!, weight, attrs)],
+});
+define(["SoftmaxCrossEntropyLoss"], {
+  arity: [2, 3],
+  attrs: lossAttrs,
+  build: ({ inputs: [scores, target, weight], attrs }) => softmaxCrossEntropy(scores!, target!, weight, attrs),
 });
 
 // --------------------------------------------------------------------------------------------------- constants

@@ -44,7 +44,7 @@ const rowCase = fc
   .record({
     shape: fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 3 }),
     axis: fc.nat(2),
-    epsilon: fc.constantFrom(1e-5, 0.1),
+    epsilon: fc.constantFrom(1e-3, 0.1),
     seed: fc.nat(1000),
   })
   .map((c) => ({ ...c, axis: Math.min(c.axis, c.shape.length - 1) }));
@@ -86,7 +86,7 @@ describe.each([
           host(bias, row),
           host(r, shape),
         );
-        const tolerance = dtype === "f32" ? 1e-3 : 1e-6;
+        const tolerance = dtype === "f32" ? 1e-3 : 1e-5;
         expectClose(y, forward(x, scale, bias), tolerance);
         expectClose(
           dx,
@@ -207,7 +207,7 @@ const imageCase = fc.record({
   groups: fc.integer({ min: 1, max: 2 }),
   size: fc.integer({ min: 1, max: 2 }),
   spatial: fc.array(fc.integer({ min: 2, max: 3 }), { minLength: 1, maxLength: 2 }),
-  epsilon: fc.constantFrom(1e-5, 0.1),
+  epsilon: fc.constantFrom(1e-3, 0.1),
   seed: fc.nat(1000),
 });
 

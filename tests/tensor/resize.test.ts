@@ -43,13 +43,19 @@ function read(line: readonly number[], at: number, mode: Mode, rounding: string,
   );
 }
 
-/** The place in a line of `length` that entry `o` of `result` new ones comes from. */
+/**
+ * The place in a line of `length` that entry `o` of `result` new ones comes from, rounded to single precision as kernels
+ * do, since "nearest" hangs on the last bit.
+ */
 function place(o: number, length: number, result: number, scale: number, coordinates: string): number {
-  const half = (o + 0.5) / scale - 0.5;
-  if (coordinates === "align_corners") return result === 1 ? 0 : (o * (length - 1)) / (result - 1);
-  if (coordinates === "asymmetric") return o / scale;
+  const half = Math.fround(Math.fround((o + 0.5) / scale) - 0.5);
+  if (coordinates === "align_corners") return result === 1 ? 0 : Math.fround((o * (length - 1)) / (result - 1));
+  if (coordinates === "asymmetric") return Math.fround(o / scale);
   if (coordinates === "pytorch_half_pixel") return result > 1 ? half : 0;
-  if (coordinates === "half_pixel_symmetric") return (length / 2) * (1 - result / (scale * length)) + half;
+  if (coordinates === "half_pixel_symmetric") {
+    const offset = (length / 2) * Math.fround(1 - Math.fround(result / Math.fround(scale * length)));
+    return Math.fround(offset + (o + 0.5) / scale - 0.5);
+  }
   return half;
 }
 

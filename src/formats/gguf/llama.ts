@@ -5,7 +5,7 @@ import { joinRotaryPairs, splitRotaryPairs } from "../rotary.ts";
 import { loadPending, type PendingTensor, type TensorFile } from "../tensor-file.ts";
 import { TensorView, type ViewedTensor } from "../tensor-view.ts";
 import type { GgufFile } from "./gguf.ts";
-import { type Metadata, type MetadataValue, numberAt, stringAt } from "./metadata.ts";
+import { type MetadataValue, numberAt, stringAt } from "./metadata.ts";
 import { ggmlTypes } from "./types.ts";
 import type { PendingGgufTensor } from "./write.ts";
 

@@ -12,6 +12,7 @@ import {
   type Tensor,
   type TensorLike,
 } from "../tensor.ts";
+import { mul } from "./elementwise.ts";
 import { matmul } from "./linalg.ts";
 import { sum } from "./reduce.ts";
 import { pad, reshape, stack, transpose } from "./shape.ts";
@@ -157,22 +158,21 @@ const exactBehind = (big: readonly number[], small: readonly number[], steps: St
     return reach - big[i]! - steps.before[i]!;
   });
 
-/** `x` with entries added (negative: cut) at the ends of its spatial axes. */
-const padSpatial = (x: Tensor, before: readonly number[], behind: readonly number[]): Tensor =>
-  pad(x, [0, 0, ...before], [0, 0, ...behind]);
+/** `x` with entries added (negative: cut, after that) at the ends of its spatial axes. */
+function padSpatial(x: Tensor, before: readonly number[], behind: readonly number[]): Tensor {
+  const none = before.map(() => 0);
+  const added = behind.map((n) => Math.max(0, n));
+  const cut = behind.map((n) => Math.min(0, n));
+  return pad(pad(x, [0, 0, ...before], [0, 0, ...added]), [0, 0, ...none], [0, 0, ...cut]);
+}
 
 /** `small`, `size` long, from the other two. */
 function smallFrom(big: Tensor, w: Tensor, steps: Steps, groups: number, size: readonly number[]): Tensor {
   const { strides, dilations, before } = steps;
   const behind = exactBehind(lengths(big), size, steps);
-  const cut = behind.map((n) => Math.min(0, n));
-  const fitting = padSpatial(
-    big,
-    cut.map(() => 0),
-    cut,
-  );
-  const pads = [...before, ...behind.map((n) => Math.max(0, n))];
-  return op("Conv", [fitting, w], { strides, dilations, pads, group: groups });
+  const attrs = { strides, dilations, group: groups };
+  if (behind.every((n) => n >= 0)) return op("Conv", [big, w], { ...attrs, pads: [...before, ...behind] });
+  return op("Conv", [padSpatial(big, before, behind), w], attrs);
 }
 
 /** `big`, `size` long, from the other two. */
@@ -205,7 +205,7 @@ function weightByConv(big: Tensor, small: Tensor, { kernel, strides, dilations, 
 /** One matrix product for each entry of the kernel, with what that entry sees of `big`. */
 function weightByProducts(big: Tensor, small: Tensor, steps: Steps, groups: number): Tensor {
   const { kernel, strides, dilations, before } = steps;
-  const size = lengths(small);
+  const [size, inner] = [lengths(small), staticDim(big, 1) / groups];
   const axes = spatialAxes(big).map((axis) => axis + 1);
   // [groups, channels of a group, batch, ...spatial]
   const split = (x: Tensor): Tensor =>
@@ -216,10 +216,11 @@ function weightByProducts(big: Tensor, small: Tensor, steps: Steps, groups: numb
   const products = offsetsOf(kernel).map((offset) => {
     const starts = offset.map((k, i) => k * dilations[i]!);
     const ends = starts.map((start, i) => start + (size[i]! - 1) * strides[i]! + 1);
-    const right = op("Slice", [seen, ints(starts), ints(ends), ints(axes), ints(strides)]);
-    return matmul(left, transpose(rows(right)));
+    const right = rows(op("Slice", [seen, ints(starts), ints(ends), ints(axes), ints(strides)]));
+    // Products with a single column, as in depthwise convolutions, are slow as matrix products.
+    return inner === 1 ? sum(mul(left, right), { axes: 2, keepDims: true }) : matmul(left, transpose(right));
   });
-  return reshape(stack(products, -1), [staticDim(small, 1), staticDim(big, 1) / groups, ...kernel]);
+  return reshape(stack(products, -1), [staticDim(small, 1), inner, ...kernel]);
 }
 
 /** All positions in a kernel, row-major. */

@@ -35,7 +35,10 @@ function defineUnary(name: string, rule: UnaryRule, accepts: (t: Tensor) => void
   defineOp({
     name,
     arity: [1, 1],
-    infer: ({ input }) => (accepts(input(0)), [input(0)]),
+    infer: ({ input }) => {
+      accepts(input(0));
+      return [input(0)];
+    },
     ...(rule === "flat"
       ? { flat: true }
       : { vjp: ({ cotangents, input, outputs }) => [rule(cotangents[0]!, input(0), outputs[0]!)] }),
@@ -85,7 +88,10 @@ const predicate = (name: string, accepts: (t: Tensor) => void): Unary => {
     ...(name === "IsInf" ? { attrs: { detect_negative: "int", detect_positive: "int" } } : {}),
     arity: [1, 1],
     flat: true,
-    infer: ({ input }) => (accepts(input(0)), [{ dtype: "bool", shape: input(0).shape }]),
+    infer: ({ input }) => {
+      accepts(input(0));
+      return [{ dtype: "bool", shape: input(0).shape }];
+    },
   });
   return (x) => op(name, [asTensor(x)]);
 };
@@ -170,7 +176,10 @@ function defineBinary(
     name,
     ...(options.attrs ? { attrs: options.attrs } : {}),
     arity: [2, 2],
-    infer: (context) => (accepts(context.input(0)), accepts(context.input(1)), [broadcastType(context)]),
+    infer: (context) => {
+      for (const i of [0, 1]) accepts(context.input(i));
+      return [broadcastType(context)];
+    },
     ...(rule === "flat" ? { flat: true } : { vjp: binaryVjp(rule) }),
   });
   return (a, b) => applyPair(name, a, b);
@@ -232,7 +241,10 @@ defineOp({
   name: "Mod",
   attrs: { fmod: "int" },
   arity: [2, 2],
-  infer: (context) => (anyNumber(context.input(0)), [broadcastType(context)]),
+  infer: (context) => {
+    anyNumber(context.input(0));
+    return [broadcastType(context)];
+  },
   vjp: binaryVjp((dy, a, b, y) => [() => dy, () => neg(mul(dy, round(div(sub(a, y), b))))]),
 });
 /** Remainder of `a / b`; whole numbers follow the divisor's sign, floats the dividend's. */

@@ -9,5 +9,6 @@ export * from "./pool.ts";
 export * from "./random.ts";
 export * from "./reduce.ts";
 export * from "./resize.ts";
+export * from "./rotary.ts";
 export * from "./shape.ts";
 export * from "./sort.ts";

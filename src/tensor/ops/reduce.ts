@@ -111,7 +111,7 @@ export const norm1: Reduce = defineReduce("ReduceL1", (dy, x) => mul(dy, sign(x)
 export const norm2: Reduce = defineReduce("ReduceL2", (dy, x, y) => mul(dy, div(x, where(equal(y, 0), 1, y))), abs);
 /** Sum of squares over `axes`. */
 export const sumSquares: Reduce = defineReduce("ReduceSumSquare", (dy, x) => mul(dy, mul(x, 2)), square);
-defineReduce("ReduceLogSum", (dy, _x, y) => div(dy, exp(y)));
+defineReduce("ReduceLogSum", (dy, x, y) => stretch(div(dy, exp(y)), x));
 defineReduce("ReduceLogSumExp", (dy, x, y) => mul(dy, exp(sub(x, y))));
 
 /** `log(sum(exp(x)))` over `axes`, without overflow; where all elements are -Infinity it has no gradient. */

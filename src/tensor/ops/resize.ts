@@ -136,7 +136,8 @@ function sourceOf(o: number, mode: string, length: number, result: number, scale
     case "pytorch_half_pixel":
       return result > 1 ? half() : 0;
     case "half_pixel_symmetric":
-      return float(float((length / 2) * float(1 - float(result / float(scale * length)))) + half());
+      // Kernels take these last steps in double precision.
+      return float(float((length / 2) * float(1 - float(result / float(scale * length)))) + (o + 0.5) / scale - 0.5);
     case "align_corners":
       return result === 1 ? 0 : float((o * (length - 1)) / (result - 1));
     case "asymmetric":

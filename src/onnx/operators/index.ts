@@ -1,0 +1,13 @@
+import type { OpDef } from "../../tensor/index.ts";
+import { elementaryOperators } from "./elementary.ts";
+import { quantizedOperators } from "./quantized.ts";
+import { recurrentOperators } from "./recurrent.ts";
+import { selectiveOperators } from "./selective.ts";
+
+/** Operations of the standard that only imported models use. */
+export const importedOperators: readonly OpDef[] = [
+  ...elementaryOperators,
+  ...quantizedOperators,
+  ...recurrentOperators,
+  ...selectiveOperators,
+];
