@@ -117,7 +117,8 @@ function makeRotary(): (x: tf.Tensor) => tf.Tensor {
 
 /** Mean cross-entropy; its gradient is that of softmax, which is much faster here than `logSoftmax`. */
 export function makeCrossEntropy(targets: Int32Array): (logits: tf.Tensor) => tf.Scalar {
-  const wanted = tf.oneHot(tf.tensor1d(targets, "int32"), vocab, 1, 0, "float32");
+  // Cast, because the kernel writes integers whatever type is asked of it.
+  const wanted = tf.cast(tf.oneHot(tf.tensor1d(targets, "int32"), vocab), "float32");
   const positions = tf.tensor1d(
     targets.map((target, i) => i * vocab + target),
     "int32",

@@ -1,4 +1,4 @@
-import { resolveObjectURL } from "node:buffer";
+import { type Blob, resolveObjectURL } from "node:buffer";
 import { Worker as NodeWorker } from "node:worker_threads";
 
 /** What makes a Node thread look like a browser's worker to the script that runs in it. */

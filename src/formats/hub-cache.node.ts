@@ -10,6 +10,7 @@ export interface HubSettings {
   /** Address of the hub, without a slash at the end. */
   readonly endpoint: string;
   readonly offline: boolean;
+  /** Empty to go without one. */
   readonly token: string | undefined;
 }
 

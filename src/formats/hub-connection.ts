@@ -108,7 +108,7 @@ export class HubConnection {
     }
     if (status === 403) return new HubError("unauthorized", `${name}: the token is not allowed to read it`);
     if (status === 408 || status === 429 || status >= 500) return new Transient(`the server answered ${status}`);
-    return new HubError("network", `${name}: ${this.endpoint} answered ${status}`);
+    return new HubError("refused", `${name}: ${this.endpoint} answered ${status}`);
   }
 
   /** The body of a response, chunk by chunk. @throws Transient when it stalls; TypeError when it breaks */

@@ -64,7 +64,7 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   if (!URL.canParse(settings.endpoint)) {
     throw new ArgumentError(`the hub's address is ${JSON.stringify(settings.endpoint)}; HF_ENDPOINT is one like https://huggingface.co`);
   }
-  if (settings.token !== undefined && !/^[\x21-\x7e]+$/.test(settings.token)) {
+  if (settings.token !== undefined && !/^[\x21-\x7e]*$/.test(settings.token)) {
     throw new ArgumentError("the hub's token has characters that no token has; look at HF_TOKEN or the file that HF_TOKEN_PATH names");
   }
   const cached = new CachedRepository(settings.cacheDir, name);
@@ -151,7 +151,7 @@ async function listBlobs(
   const paths = [...entries.keys()];
   const missing = files?.find((file) => !entries.has(file));
   if (missing !== undefined) throw new HubError("missing", `${name} has no file ${missing}; it has ${some(paths)}`);
-  const wanted = files ?? usualFiles(paths);
+  const wanted = new Set(files ?? usualFiles(paths));
   const blobs = Array.from(wanted, (path) => {
     const { size, oid, lfs } = entries.get(path)!;
     checkRepositoryPath(path, repository);

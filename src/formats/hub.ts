@@ -11,6 +11,8 @@ export type HubFailure =
   | "gated"
   /** There is no such repository, revision or file. */
   | "missing"
+  /** It answered with an error that none of the others is. */
+  | "refused"
   /** The server failed, or the connection broke, time and again. */
   | "network"
   /** What arrived is not what the hub announced. */

@@ -1,5 +1,5 @@
 import {
-  cast, constant, constantOf, findOp, HostTensor, ints, knownNumbers, Node, op, reshape, type Attrs, type Tensor,
+  cast, constant, constantOf, findOp, HostTensor, ints, isStatic, knownNumbers, Node, op, reshape, type Attrs, type Tensor,
 } from "../tensor/index.ts";
 import { makeGraph, type Graph } from "./graph.ts";
 import { simplify } from "./simplify.ts";
@@ -78,10 +78,14 @@ class Lowering {
 
   /** The node with lowered inputs, or an equal one that exists already. */
   #emit(node: Node, inputs: readonly (Tensor | null)[]): readonly Tensor[] {
+    const { dtype, shape } = node.outputs[0]!;
+    // Nothing is to be computed of a tensor without elements, and onnxruntime folds some of them wrongly.
+    if (node.outputs.length === 1 && isStatic(shape) && shape.includes(0)) {
+      return [this.#constant(constant(HostTensor.zeros(dtype, shape)))];
+    }
     const numbers = node.outputs.length === 1 ? knownNumbers(node.outputs[0]) : undefined;
     // Beyond 2^53 a number is not exactly the integer that the graph would compute.
     if (numbers?.every(Number.isSafeInteger)) {
-      const { dtype, shape } = node.outputs[0]!;
       return [this.#constant(constant(HostTensor.from(numbers, { dtype, shape: shape as number[] })))];
     }
     const key = `${node.op}|${inputs.map((t) => (t ? this.#number(t) : "-")).join(",")}|${attrsKey(node.attrs)}|${node.outputs.length}`;

@@ -78,15 +78,15 @@ const rules: Readonly<Record<string, Rule>> = {
     if (sameShape(x!.shape, target)) return x;
     return x!.node.op === "Reshape" && isStatic(target) ? reshape(x!.node.inputs[0]!, target) : undefined;
   },
-  Transpose: (node, [x]) => {
+  Transpose: (node, [x], context) => {
     const order = orderOf(node, x!);
     if (order.every((p, i) => p === i)) return x;
     if (x!.node.op === "Transpose") {
       const inner = orderOf(x!.node, x!.node.inputs[0]!);
-      return transpose(
-        x!.node.inputs[0]!,
-        order.map((p) => inner[p]!),
-      );
+      const joined = order.map((p) => inner[p]!);
+      // A swap of the last two axes is left for the product that may read it so.
+      const kept = !context.portable && swapsLastTwo(node) && joined.some((p, i) => p !== i);
+      if (!kept) return transpose(x!.node.inputs[0]!, joined);
     }
     // Moving an axis of length 1 moves no number.
     const moved = order.filter((p) => x!.shape[p] !== 1);

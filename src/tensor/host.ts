@@ -220,5 +220,6 @@ export function arrayFromBytes(dtype: DType, bytes: Uint8Array, count: number): 
     );
   }
   if (bytes.byteOffset % array.BYTES_PER_ELEMENT === 0) return new array(bytes.buffer, bytes.byteOffset, length);
-  return new array(bytes.slice().buffer, 0, length);
+  // Not slice(): that of a Node Buffer shares its memory.
+  return new array(new Uint8Array(bytes).buffer, 0, length);
 }

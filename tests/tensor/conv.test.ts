@@ -105,6 +105,21 @@ const convCase: fc.Arbitrary<Case> = fc
     };
   });
 
+/** Its only window lies in the padding, so that every gradient is zero. */
+const unseen: Case = {
+  batch: 1,
+  groups: 1,
+  inner: 1,
+  outer: 1,
+  kernel: [1],
+  strides: [3],
+  dilations: [1],
+  before: [2],
+  behind: [0],
+  big: [1],
+  small: [1],
+};
+
 const options = (c: Case) => ({
   stride: c.strides,
   dilation: c.dilations,
@@ -166,7 +181,7 @@ describe("conv", () => {
           differences((v) => loss(x, w, v), bias),
         );
       }),
-      { seed: 7, numRuns: 60 },
+      { seed: 7, numRuns: 60, examples: [[unseen, 0]] },
     );
   });
 
@@ -210,7 +225,7 @@ describe("conv", () => {
           differences((t) => slope(x, t), w),
         );
       }),
-      { seed: 8, numRuns: 25 },
+      { seed: 8, numRuns: 25, examples: [[unseen, 0]] },
     );
   });
 
@@ -401,7 +416,7 @@ describe("convTranspose", () => {
           differences((v) => loss(x, w, v), bias),
         );
       }),
-      { seed: 9, numRuns: 40 },
+      { seed: 9, numRuns: 40, examples: [[unseen, 0]] },
     );
   });
 

@@ -18,7 +18,7 @@ import {
   type Tensor,
   uniform,
 } from "../../src/tensor/index.ts";
-import { expectClose, hostOf, wave } from "../support/finite-differences.ts";
+import { expectClose, hostOf, wave } from "../support/numbers.ts";
 import { run, runOn } from "../support/run.ts";
 import {
   chiSquareExcess,

@@ -169,7 +169,7 @@ describe("resize", () => {
         const loss = (x: Float64Array): number => resizeOracle(x, c).reduce((s, v, i) => s + r[i]! * v * v, 0);
         expectClose(dx, differences(loss, x));
       }),
-      { seed: 921, numRuns: 250 },
+      { seed: 521, numRuns: 250 },
     );
   });
 

@@ -2,7 +2,6 @@ import {
   add,
   ArgumentError,
   type Attrs,
-  type Dim,
   fill,
   flip,
   formatShape,
@@ -90,7 +89,7 @@ const cells: readonly Cell[] = [
 
 const directionsOf = (attrs: Attrs): number => (attrs.direction === "bidirectional" ? 2 : 1);
 
-/** Inputs: X `[length, batch, in]` (or batch first), W, R, B, lengths, initial states, peepholes. */
+/** Inputs: X `[length, batch, in]`, W, R, B, lengths, initial states, peepholes. */
 function define({ name, gates, activations, attrs: own, step }: Cell): OpDef {
   const states = name === "LSTM" ? 2 : 1;
   return {
@@ -102,7 +101,6 @@ function define({ name, gates, activations, attrs: own, step }: Cell): OpDef {
       clip: "float",
       direction: "string",
       hidden_size: "int",
-      layout: "int",
       ...own,
     },
     arity: [3, name === "LSTM" ? 8 : 6],
@@ -115,10 +113,9 @@ function define({ name, gates, activations, attrs: own, step }: Cell): OpDef {
       const rows = typeof hidden === "number" ? gates * hidden : w.shape[1]!;
       const fits = sameShape(w.shape, [directions, rows, x.shape[2]!]) && sameShape(r.shape, [directions, rows, hidden]);
       if (!fits) throw new ShapeError(`weights ${formatShape(w.shape)} and ${formatShape(r.shape)} do not fit ${formatShape(x.shape)}`);
-      const [length, batch]: Dim[] = attrs.layout === 1 ? [x.shape[1]!, x.shape[0]!] : [x.shape[0]!, x.shape[1]!];
-      const all = attrs.layout === 1 ? [batch!, length!, directions, hidden] : [length!, directions, batch!, hidden];
-      const last = attrs.layout === 1 ? [batch!, directions, hidden] : [directions, batch!, hidden];
-      return [all, last, last].slice(0, outputCount).map((shape) => ({ dtype: x.dtype, shape }));
+      const [length, batch] = [x.shape[0]!, x.shape[1]!];
+      const last = [directions, batch, hidden];
+      return [[length, ...last], last, last].slice(0, outputCount).map((shape) => ({ dtype: x.dtype, shape }));
     },
     expand: (inputs, attrs, outputCount) => {
       const [x, w, r, b, lengths] = inputs;
@@ -129,26 +126,20 @@ function define({ name, gates, activations, attrs: own, step }: Cell): OpDef {
       const given = (attrs.activations as readonly string[] | undefined) ?? expected;
       if (given.join().toLowerCase() !== expected.join().toLowerCase())
         throw new ArgumentError(`${name} with the activations ${given.join(", ")} has no gradient here`);
-      const sequence = attrs.layout === 1 ? transpose(x!, [1, 0, 2]) : x!;
-      const initial = (i: number): Tensor | undefined => {
-        const given = inputs[5 + i];
-        return given && attrs.layout === 1 ? transpose(given, [1, 0, 2]) : (given ?? undefined);
-      };
       const results = Array.from({ length: directions }, (_, d) => {
         const part = (t: Tensor): Tensor => squeeze(slice(t, 0, d, d + 1), 0);
         const [inputBias, recurrentBias] = b ? split(part(b), 2) : [];
         const weights = { r: part(r!), recurrentBias, peepholes: inputs[7] ? part(inputs[7]) : undefined };
-        const hidden = fill(0, [sequence.shape[1]!, r!.shape[2]!], x!.dtype, [sequence, r!]);
-        const start = Array.from({ length: states }, (_, i) => (initial(i) ? part(initial(i)!) : hidden));
+        const zeros = fill(0, [x!.shape[1]!, r!.shape[2]!], x!.dtype, [x!, r!]);
+        const start = Array.from({ length: states }, (_, i) => (inputs[5 + i] ? part(inputs[5 + i]!) : zeros));
         const reverse = attrs.direction === "reverse" || d === 1;
-        return unroll(sequence, part(w!), inputBias, reverse, start, (p, s) => step(p, s, weights, attrs));
+        return unroll(x!, part(w!), inputBias, reverse, start, (p, s) => step(p, s, weights, attrs));
       });
       const outputs = [
         stack(results.map((s) => s.all), 1),
         ...Array.from({ length: states }, (_, i) => stack(results.map((s) => s.last[i]!), 0)),
       ];
-      const ordered = attrs.layout === 1 ? outputs.map((t, i) => transpose(t, i === 0 ? [2, 0, 1, 3] : [1, 0, 2])) : outputs;
-      return ordered.slice(0, outputCount);
+      return outputs.slice(0, outputCount);
     },
   };
 }

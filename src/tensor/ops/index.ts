@@ -1,4 +1,5 @@
 export * from "./activation.ts";
+export * from "./attention.ts";
 export * from "./conv.ts";
 export * from "./elementwise.ts";
 export * from "./fill.ts";

@@ -390,7 +390,19 @@ export function flip(value: TensorLike, axis: number): Tensor {
   return slice(value, axis, -1, -BEYOND, -1);
 }
 
-export type PadMode = "constant" | "reflect" | "edge" | "wrap";
+const padModes = ["constant", "reflect", "edge", "wrap"] as const;
+export type PadMode = (typeof padModes)[number];
+
+function isPadMode(mode: string): mode is PadMode {
+  return (padModes as readonly string[]).includes(mode);
+}
+
+/** Whether an axis has enough entries to copy `width` of them beyond its end. Only the constant mode cuts. */
+function fitsPad(mode: PadMode, width: number, length: Dim): boolean {
+  if (mode === "constant" || width === 0) return true;
+  if (width < 0 || typeof length === "string") return width > 0;
+  return mode === "edge" ? length > 0 : width <= (mode === "wrap" ? length : length - 1);
+}
 
 defineOp({
   name: "Pad",
@@ -400,12 +412,15 @@ defineOp({
     const x = input(0);
     const pads = knownNumbers(input(1));
     if (!pads) throw new ShapeError("its widths depend on data");
-    if (!["constant", "reflect", "edge", "wrap"].includes((attrs.mode as string | undefined) ?? "constant"))
-      throw new ArgumentError(`it has no mode "${String(attrs.mode)}"`);
+    const mode = (attrs.mode as string | undefined) ?? "constant";
+    if (!isPadMode(mode)) throw new ArgumentError(`it has no mode "${mode}"`);
     const axes = (knownAxes(inputs[3]) ?? x.shape.map((_, i) => i)).map((a) => normalizeAxis(a, x.rank));
     if (pads.length !== 2 * axes.length) throw new ShapeError(`it needs ${2 * axes.length} widths, not ${pads.length}`);
     const shape = [...x.shape];
     axes.forEach((axis, i) => {
+      const wrong = [pads[i]!, pads[i + axes.length]!].find((width) => !fitsPad(mode, width, shape[axis]!));
+      if (wrong !== undefined)
+        throw new ShapeError(`an axis of length ${shape[axis]} cannot be padded by ${wrong} with mode "${mode}"`);
       shape[axis] = addDims(addDims(shape[axis]!, pads[i]!), pads[i + axes.length]!);
     });
     const empty = shape.findIndex((d) => typeof d === "number" && d < 0);
@@ -441,11 +456,10 @@ function foldBack(dy: Tensor, axis: number, dim: number, before: number, behind:
   if (before === 0 && behind === 0) return dy;
   const source = Array.from({ length: dim + before + behind }, (_, i) => {
     const at = i - before;
-    if (mode === "edge") return Math.min(dim - 1, Math.max(0, at));
-    if (mode === "wrap") return ((at % dim) + dim) % dim;
-    const period = Math.max(1, 2 * (dim - 1));
-    const folded = ((at % period) + period) % period;
-    return folded < dim ? folded : period - folded;
+    if (at >= 0 && at < dim) return at;
+    if (mode === "edge") return at < 0 ? 0 : dim - 1;
+    if (mode === "wrap") return at < 0 ? at + dim : at - dim;
+    return at < 0 ? -at : 2 * (dim - 1) - at;
   });
   // A small 0/1 matrix says which border entry belongs to which inner one.
   const matrix = new Float64Array(source.length * dim);
@@ -466,7 +480,11 @@ function matrixOf(values: Float64Array, rows: number, columns: number, like: Ten
   return asTensor(HostTensor.from(values, { shape: [rows, columns] }).cast(like.dtype));
 }
 
-/** `x` with `before[i]` and `behind[i]` entries added (negative: cut) at the ends of axis `i`. */
+/**
+ * `x` with `before[i]` and `behind[i]` entries added (negative: cut, with the constant mode) at the ends of axis `i`;
+ * `edge` repeats the outermost entry, `reflect` mirrors at it, `wrap` goes on from the other end.
+ * @throws ShapeError where the axis is too short for its mode.
+ */
 export function pad(
   value: TensorLike,
   before: readonly number[],
