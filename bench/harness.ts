@@ -1,5 +1,4 @@
 import { type ChildProcess, fork } from "node:child_process";
-import os from "node:os";
 import { fileURLToPath } from "node:url";
 import { Rng } from "../src/tensor/rng.ts";
 
@@ -127,29 +126,4 @@ export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-}
-
-/** The machine that figures were taken on. */
-export interface Machine {
-  readonly cpu: string;
-  readonly cores: number;
-  readonly memoryBytes: number;
-  readonly platform: string;
-  readonly node: string;
-}
-
-export function machine(): Machine {
-  const cpus = os.cpus();
-  return {
-    cpu: cpus[0]?.model.trim() ?? "unknown",
-    cores: cpus.length,
-    memoryBytes: os.totalmem(),
-    platform: `${os.platform()} ${os.arch()}`,
-    node: process.version,
-  };
-}
-
-/** Processes that ran or wanted to run, averaged over the last 1, 5 and 15 minutes. */
-export function load(): number[] {
-  return os.loadavg().map((value) => Math.round(100 * value) / 100);
 }

@@ -11,7 +11,11 @@ export const productFlops = 2 * size ** 3;
 export function create(threads: number): Participant {
   const rng = new Rng(0);
   const random = () =>
-    new HostTensor("f32", [size, size], Float32Array.from({ length: size ** 2 }, () => rng.uniform(-1, 1)));
+    new HostTensor(
+      "f32",
+      [size, size],
+      Float32Array.from({ length: size ** 2 }, () => rng.uniform(-1, 1)),
+    );
   const [a, b] = [random(), random()];
   const type = spec("f32", [size, size]);
   let program: Program<[typeof type, typeof type], unknown>;

@@ -1,7 +1,7 @@
 import v8 from "node:v8";
 import type { Participant } from "../harness.ts";
-import { WebWorker } from "./webWorker.ts";
 import { adamw, batch, initialWeights, model, rotaryTables, shapes, trainingBatch } from "../model.ts";
+import { WebWorker } from "./webWorker.ts";
 
 type Jax = typeof import("@jax-js/jax");
 type NdArray = import("@jax-js/jax").numpy.Array;

@@ -99,8 +99,7 @@ function makeLoss(weights: Readonly<Record<string, tf.Variable>>): () => tf.Scal
 function makeRotary(): (x: tf.Tensor) => tf.Tensor {
   const half = headDim / 2;
   const tables = rotaryTables();
-  const widen = (table: Float32Array): tf.Tensor =>
-    tf.tile(tf.tensor3d(table, [length, 1, half]), [1, 1, 2]);
+  const widen = (table: Float32Array): tf.Tensor => tf.tile(tf.tensor3d(table, [length, 1, half]), [1, 1, 2]);
   const [cos, sin] = [widen(tables.cos), widen(tables.sin)];
   const swap = new Float32Array(headDim ** 2);
   for (let i = 0; i < half; i++) {

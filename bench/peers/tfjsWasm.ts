@@ -10,6 +10,7 @@ import * as tf from "@tensorflow/tfjs-core";
  */
 export async function startWasm(threads: number): Promise<void> {
   createRequire(import.meta.url)("@tensorflow/tfjs-core/dist/register_all_gradients.js");
+  tf.enableProdMode();
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", true);
   setThreadsCount(threads);
   const { createObjectURL } = URL;
@@ -50,12 +51,16 @@ function routeMatMul(): void {
         const b = straight(call.inputs["b"] as tf.Tensor, transposeB);
         const batchA = a.shape.slice(0, -2);
         const batchB = b.shape.slice(0, -2);
+        const shape = [...batchA, a.shape.at(-2)!, b.shape.at(-1)!];
+        if (tf.util.sizeFromShape(batchB) === 1) {
+          const [k, n] = b.shape.slice(-2) as [number, number];
+          return tf.reshape(multiply(tf.reshape(a, [-1, k]), tf.reshape(b, [k, n])), shape);
+        }
+        if (!tf.util.arraysEqual(batchA, batchB)) return multiply(a, b);
         const count = tf.util.sizeFromShape(batchA);
-        if (count === 1 || !tf.util.arraysEqual(batchA, batchB)) return multiply(a, b);
-        const [m, n] = [a.shape.at(-2)!, b.shape.at(-1)!];
         const as = matrices(a, count);
         const bs = matrices(b, count);
-        return tf.reshape(tf.concat(as.map((x, i) => multiply(x, bs[i]!))), [...batchA, m, n]);
+        return tf.reshape(tf.concat(as.map((x, i) => multiply(x, bs[i]!))), shape);
       });
     },
   });

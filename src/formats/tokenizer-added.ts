@@ -8,6 +8,8 @@ export interface Section {
   readonly atStart: boolean;
 }
 
+// JavaScript's own idea of whitespace differs from Unicode's, and from Hugging Face's, in two characters.
+const whitespace = /\p{White_Space}/u;
 const afterWord = /(?<=[\p{L}\p{N}_])/uy;
 const beforeWord = /(?=[\p{L}\p{N}_])/uy;
 
@@ -53,9 +55,12 @@ export class AddedTokenFinder {
         at = stop - 1;
         continue;
       }
-      addText(lstrip ? Math.max(end, text.slice(0, at).trimEnd().length) : at);
+      let from = at;
+      while (lstrip && from > end && whitespace.test(text[from - 1]!)) from--;
+      addText(from);
       sections.push({ text: text.slice(at, stop), token: token.added, atStart: false });
-      end = rstrip ? text.length - text.slice(stop).trimStart().length : stop;
+      end = stop;
+      while (rstrip && end < text.length && whitespace.test(text[end]!)) end++;
       at = end - 1;
     }
     addText(text.length);

@@ -88,6 +88,10 @@ const rules: Readonly<Record<string, Rule>> = {
       const kept = !context.portable && swapsLastTwo(node) && joined.some((p, i) => p !== i);
       if (!kept) return transpose(x!.node.inputs[0]!, joined);
     }
+    if (x!.rank === 2 && isFloat(x!.dtype) && order[0] === 1) {
+      const turned = turnedProduct(x!.node);
+      if (turned) return turned;
+    }
     // Moving an axis of length 1 moves no number.
     const moved = order.filter((p) => x!.shape[p] !== 1);
     const target = node.outputs[0]!.shape;
@@ -110,6 +114,14 @@ function orderOf(node: Node, x: Tensor): readonly number[] {
 function swapsLastTwo(node: Node): boolean {
   const rank = node.inputs[0]!.rank;
   return rank >= 2 && orderOf(node, node.inputs[0]!).every((p, i) => p === (i < rank - 2 ? i : 2 * rank - 3 - i));
+}
+
+/** The transpose of a matrix product as another product: a gradient of a transposed weight comes this way. */
+function turnedProduct({ op: name, inputs, attrs }: Node): Tensor | undefined {
+  const [a, b] = inputs;
+  if ((name !== "MatMul" && name !== "Gemm") || inputs.length !== 2) return undefined;
+  const { transA = 0, transB = 0, ...rest } = attrs as { transA?: number; transB?: number };
+  return op("Gemm", [b!, a!], { ...rest, transA: 1 - transB, transB: 1 - transA });
 }
 
 /** A matrix as the product `factor * base`, or of its transpose: what a fused kernel can read directly. */

@@ -313,8 +313,8 @@ define(["ConvTranspose"], {
 /** `...` stands for the leading axes that all operands with it share; each gets a letter of its own. */
 define(["Einsum"], {
   build: (node) => {
-    const equation = (node.attrs.equation as string).replaceAll(" ", "");
-    if (!equation.includes("...")) return apply(node);
+    const equation = (node.attrs.equation as string | undefined)?.replaceAll(" ", "");
+    if (!equation?.includes("...")) return apply(node);
     const terms = equation.split("->")[0]!.split(",");
     const ranks = terms.map((term, i) => (term.includes("...") ? node.inputs[i]!.rank - term.length + 3 : 0));
     const letters = [..."ABCDEFGHIJKLMNOPQRSTUVWXYZ"].filter((letter) => !equation.includes(letter));

@@ -42,6 +42,12 @@ test("no script relies on another that npm runs before or after it, which it may
   expect(Object.keys(manifest.scripts).filter((name) => [...hooks, ...before].includes(name))).toEqual([]);
 });
 
+test("what the scripts run exists", () => {
+  const files = Object.values(manifest.scripts).flatMap((script) => /^tsx (\S+)/.exec(script)?.[1] ?? []);
+  expect(files.length).toBeGreaterThan(0);
+  expect(files.filter((file) => !existsSync(join(root, file)))).toEqual([]);
+});
+
 describe("as it is published", () => {
   let folder: string;
 

@@ -48,7 +48,8 @@ const poolCase: fc.Arbitrary<Case> = fc
     dilations: axes.map((a) => a.dilation),
     before: axes.map((a) => a.before),
     behind: axes.map((a) => a.behind),
-  }));
+  }))
+  .filter(({ lengths }) => product(lengths) <= 60);
 
 const positions = (shape: readonly number[]): number[][] =>
   shape.reduce<number[][]>((all, n) => all.flatMap((p) => Array.from({ length: n }, (_, i) => [...p, i])), [[]]);
@@ -146,7 +147,7 @@ describe("maxPool", () => {
         const loss = (x: Float64Array): number => forward(x).reduce((s, v, i) => s + r[i]! * v * v, 0);
         expectClose(dx, differences(loss, x), 1e-6);
       }),
-      { seed: 11, numRuns: 50 },
+      { seed: 11, numRuns: 40 },
     );
   });
 
@@ -221,7 +222,7 @@ describe("averagePool", () => {
         const loss = (x: Float64Array): number => forward(x).reduce((s, v, i) => s + r[i]! * v * v, 0);
         expectClose(dx, differences(loss, x));
       }),
-      { seed: 12, numRuns: 50 },
+      { seed: 12, numRuns: 40 },
     );
   });
 
@@ -336,6 +337,11 @@ describe("poolings", () => {
       "it takes floating-point numbers, not i32",
     );
     expect(() => globalMaxPool(input("x", spec("f32", [1, 3])))).toThrow("it takes [batch, channels, ...1 to 3");
+    const skipping = (auto_pad: string): Tensor =>
+      op("AveragePool", [x], { auto_pad, kernel_shape: [1, 1], strides: [3, 3] });
+    expect(skipping("VALID").shape).toEqual([1, 3, 2, 2]);
+    expect(skipping("NOTSET").shape).toEqual([1, 3, 2, 2]);
+    expect(() => skipping("SAME_UPPER")).toThrow("auto_pad does not go with strides of 3 over a window of 1");
     const named = input("x", spec("f32", [1, 3, "h"]));
     expect(maxPool(named, 2, { ceilMode: true }).shape).toEqual([1, 3, "floor(h+-1/2)+1"]);
     expect(() => maxPool(named, 2, { ceilMode: true, padding: 1 })).toThrow('must be a number here, but it is "h"');

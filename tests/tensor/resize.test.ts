@@ -133,7 +133,7 @@ const base = fc.record({
 const axes = fc.array(
   fc.record({
     length: fc.integer({ min: 1, max: 6 }),
-    size: fc.integer({ min: 1, max: 9 }),
+    size: fc.integer({ min: 1, max: 7 }),
     scale: fc.constantFrom(0.5, 1, 1.5, 2, 3, 1.3, 0.7),
   }),
   { minLength: 1, maxLength: 3 },
@@ -169,7 +169,7 @@ describe("resize", () => {
         const loss = (x: Float64Array): number => resizeOracle(x, c).reduce((s, v, i) => s + r[i]! * v * v, 0);
         expectClose(dx, differences(loss, x));
       }),
-      { seed: 21, numRuns: 60 },
+      { seed: 21, numRuns: 50 },
     );
   });
 

@@ -21,7 +21,7 @@ async function check(samples: fc.Arbitrary<Sample>, seed: number): Promise<void>
       await checkForward(cases as ForwardCase[]);
       await checkGradients(cases as GradCheckCase[]);
     }),
-    { seed, numRuns: 4 },
+    { seed, numRuns: 3 },
   );
 }
 

@@ -1,15 +1,5 @@
+import type { RotaryScaling } from "../../tensor/index.ts";
 import { ModelError } from "../errors.ts";
-
-/** How rotary positions are stretched for contexts longer than the one trained on. */
-export type RopeScaling =
-  | { readonly type: "linear"; readonly factor: number }
-  | {
-      readonly type: "llama3";
-      readonly factor: number;
-      readonly lowFrequencyFactor: number;
-      readonly highFrequencyFactor: number;
-      readonly originalPositions: number;
-    };
 
 /**
  * A decoder-only transformer of the Llama family, in plain terms. What sets its members apart are the options; sizes
@@ -31,7 +21,7 @@ export interface DecoderConfig {
   /** The output head shares the embedding's matrix. */
   readonly tied: boolean;
   readonly ropeBase: number;
-  readonly ropeScaling: RopeScaling | null;
+  readonly ropeScaling: RotaryScaling | null;
   /** Biases of the query, key and value projections (Qwen2). */
   readonly qkvBias: boolean;
   /** Bias of the attention's output projection. */
@@ -177,7 +167,7 @@ function ropeParameter(read: Reader, name: string): number | undefined {
   return typeof value === "number" ? value : undefined;
 }
 
-function ropeScaling(read: Reader): RopeScaling | null {
+function ropeScaling(read: Reader): RotaryScaling | null {
   const record = read.raw("rope_scaling") ?? read.raw("rope_parameters");
   if (record === undefined) return null;
   if (typeof record !== "object" || record === null)

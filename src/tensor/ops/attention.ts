@@ -139,7 +139,7 @@ function biasOf(q: Tensor, k: Tensor, { heads, seq, kvSeq }: Sizes, options: Att
   }
   // A single query at the last key sees everything before it.
   if (!causal || (seq === 1 && window === undefined)) return given;
-  const order = causalMask(seq, kvSeq, { ...(window && { window }), dtype: q.dtype, sources: [q, k] });
+  const order = causalMask(seq, kvSeq, { ...(window !== undefined && { window }), dtype: q.dtype, sources: [q, k] });
   return given ? add(order, given) : order;
 }
 

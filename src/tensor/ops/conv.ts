@@ -12,7 +12,6 @@ import {
   type Tensor,
   type TensorLike,
 } from "../tensor.ts";
-import { mul } from "./elementwise.ts";
 import { matmul } from "./linalg.ts";
 import { sum } from "./reduce.ts";
 import { pad, reshape, stack, transpose } from "./shape.ts";
@@ -186,30 +185,44 @@ function bigFrom(small: Tensor, w: Tensor, steps: Steps, groups: number, size: r
 
 /** `w` from the other two. */
 function weightFrom(big: Tensor, small: Tensor, steps: Steps, groups: number): Tensor {
+  const inner = staticDim(big, 1) / groups;
   const taps = steps.kernel.reduce((a, b) => a * b, 1);
-  return groups === 1 && staticDim(big, 1) < taps
-    ? weightByConv(big, small, steps)
-    : weightByProducts(big, small, steps, groups);
+  return (inner < taps ? weightByConv : weightByProducts)(big, small, steps, groups);
 }
 
+/** The channels of `x` in groups: `[batch, groups, channels of a group, ...spatial]`. */
+const grouped = (x: Tensor, groups: number): Tensor =>
+  reshape(x, [x.shape[0]!, groups, staticDim(x, 1) / groups, ...x.shape.slice(2)]);
+
 /**
- * One convolution with `small` for its kernel: channels and batch change places, and so do strides and dilations.
- * The quicker way for few channels and a large kernel, such as the first layer of a network on images.
+ * One convolution with `small` for its kernel: the channels of a group and the batch change places, and so do strides
+ * and dilations. The quicker way for few channels and a large kernel, as in first layers and depthwise convolutions.
  */
-function weightByConv(big: Tensor, small: Tensor, { kernel, strides, dilations, before }: Steps): Tensor {
+function weightByConv(
+  big: Tensor,
+  small: Tensor,
+  { kernel, strides, dilations, before }: Steps,
+  groups: number,
+): Tensor {
   const swap = (x: Tensor): Tensor => transpose(x, [1, 0, ...spatialAxes(x)]);
+  const parts = grouped(big, groups);
+  const [batch, , inner] = parts.shape;
+  const images = reshape(transpose(parts, [2, 1, 0, ...spatialAxes(big).map((axis) => axis + 1)]), [
+    inner!,
+    multiplyDims(batch!, groups),
+    ...big.shape.slice(2),
+  ]);
   const steps = { kernel: lengths(small), strides: dilations, dilations: strides, before };
-  return swap(smallFrom(swap(big), swap(small), steps, 1, kernel));
+  return swap(smallFrom(images, swap(small), steps, groups, kernel));
 }
 
 /** One matrix product for each entry of the kernel, with what that entry sees of `big`. */
 function weightByProducts(big: Tensor, small: Tensor, steps: Steps, groups: number): Tensor {
   const { kernel, strides, dilations, before } = steps;
-  const [size, inner] = [lengths(small), staticDim(big, 1) / groups];
+  const size = lengths(small);
   const axes = spatialAxes(big).map((axis) => axis + 1);
   // [groups, channels of a group, batch, ...spatial]
-  const split = (x: Tensor): Tensor =>
-    transpose(reshape(x, [x.shape[0]!, groups, staticDim(x, 1) / groups, ...x.shape.slice(2)]), [1, 2, 0, ...axes]);
+  const split = (x: Tensor): Tensor => transpose(grouped(x, groups), [1, 2, 0, ...axes]);
   const rows = (x: Tensor): Tensor => reshape(x, [x.shape[0]!, x.shape[1]!, sizeOf(x.shape.slice(2))]);
   const seen = split(padSpatial(big, before, exactBehind(lengths(big), size, steps)));
   const left = rows(split(small));
@@ -217,10 +230,9 @@ function weightByProducts(big: Tensor, small: Tensor, steps: Steps, groups: numb
     const starts = offset.map((k, i) => k * dilations[i]!);
     const ends = starts.map((start, i) => start + (size[i]! - 1) * strides[i]! + 1);
     const right = rows(op("Slice", [seen, ints(starts), ints(ends), ints(axes), ints(strides)]));
-    // Products with a single column, as in depthwise convolutions, are slow as matrix products.
-    return inner === 1 ? sum(mul(left, right), { axes: 2, keepDims: true }) : matmul(left, transpose(right));
+    return matmul(left, transpose(right));
   });
-  return reshape(stack(products, -1), [staticDim(small, 1), inner, ...kernel]);
+  return reshape(stack(products, -1), [staticDim(small, 1), staticDim(big, 1) / groups, ...kernel]);
 }
 
 /** All positions in a kernel, row-major. */

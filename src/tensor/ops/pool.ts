@@ -48,16 +48,18 @@ function pooledType({ input, attrs }: InferContext): TensorType {
     );
   const spatial = outputDims(x, attrs, kernel);
   const { strides, dilations, before, behind } = windowOf(attrs, kernel, () => 0);
+  const same = (attrs.auto_pad as string | undefined)?.startsWith("SAME") === true;
   kernel.forEach((window, i) => {
     const [length, count, most] = [x.shape[i + 2]!, spatial[i]!, Math.max(before[i]!, behind[i]!)];
     if (most >= window)
       throw new ShapeError(`its padding of ${most} on spatial axis ${i} is not smaller than its window of ${window}`);
-    if (attrs.auto_pad !== undefined && strides[i]! > window + 1)
+    // There, onnxruntime pads by less than nothing.
+    if (same && strides[i]! > window + 1)
       throw new ArgumentError(`auto_pad does not go with strides of ${strides[i]} over a window of ${window}`);
-    if (typeof length !== "number" || typeof count !== "number") return;
+    if (same || typeof length !== "number" || typeof count !== "number") return;
     if (most > 0 && dilations[i]! > length)
       throw new ShapeError(`its dilation of ${dilations[i]} steps over all ${length} entries of spatial axis ${i}`);
-    // There, onnxruntime works out another length than its kernel then gives.
+    // And there it works out another length than its kernel then gives.
     const end = (count - 1) * strides[i]! + extent(window, dilations[i]!);
     if (attrs.ceil_mode === 1 && end < length + before[i]! + behind[i]!)
       throw new ShapeError(

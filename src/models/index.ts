@@ -1,0 +1,5 @@
+/** Architectures. */
+export * from "./decoder/config.ts";
+export * from "./decoder/decoder.ts";
+export * from "./decoder/weights.ts";
+export * from "./errors.ts";
