@@ -27,6 +27,8 @@ export interface Entry {
 export interface Measured {
   readonly setupSeconds: number;
   readonly stepSeconds: readonly number[];
+  /** Processor time of the same steps, all threads together: what a busy machine disturbs less. */
+  readonly cpuSeconds: readonly number[];
   /** What the steps returned, those of the warm-up included. */
   readonly values: readonly number[];
   /** Peak resident memory of the rounds, less what the process took before `setup`. */
@@ -34,11 +36,16 @@ export interface Measured {
   readonly figures: Readonly<Record<string, number>>;
 }
 
-export type Request = { readonly do: "start" | "finish" } | { readonly do: "round"; readonly seconds: number };
+/** What the harness asks of a participant's process. */
+export interface Request {
+  readonly do: keyof Replies;
+  /** Of a round: how long to go on beginning steps. */
+  readonly seconds: number;
+}
 
 export interface Replies {
   start: { setupSeconds: number; values: number[] };
-  round: { stepSeconds: number[]; values: number[] };
+  round: { stepSeconds: number[]; cpuSeconds: number[]; values: number[] };
   finish: { peakBytes: number; figures: Record<string, number> };
 }
 
@@ -56,32 +63,35 @@ export async function compare(
   { rounds, threads, seconds, log }: RunOptions,
 ): Promise<Record<string, Measured>> {
   const rng = new Rng(0);
-  const runners = entries.map((entry) => new Runner(entry, threads));
+  const runners: Runner[] = [];
   try {
     const started: Replies["start"][] = [];
-    for (const { name, ask } of runners) {
-      log(`${name}: setting up`);
-      started.push(await ask("start"));
+    for (const entry of entries) {
+      log(`${entry.name}: setting up`);
+      const runner = new Runner(entry, threads);
+      runners.push(runner);
+      started.push(await runner.ask("start"));
     }
-    const measured = entries.map((): Replies["round"] => ({ stepSeconds: [], values: [] }));
+    const measured = entries.map((): Replies["round"] => ({ stepSeconds: [], cpuSeconds: [], values: [] }));
     for (let round = 1; round <= rounds; round++) {
       for (const i of rng.permutation(runners.length)) {
-        const { stepSeconds, values } = await runners[i]!.ask("round", seconds);
+        const { stepSeconds, cpuSeconds, values } = await runners[i]!.ask("round", seconds);
         measured[i]!.stepSeconds.push(...stepSeconds);
+        measured[i]!.cpuSeconds.push(...cpuSeconds);
         measured[i]!.values.push(...values);
         log(`round ${round} of ${rounds}, ${runners[i]!.name}: ${(1000 * median(stepSeconds)).toFixed(1)} ms a step`);
       }
     }
     const finished: Replies["finish"][] = [];
-    for (const { ask } of runners) finished.push(await ask("finish"));
+    for (const runner of runners) finished.push(await runner.ask("finish"));
     return Object.fromEntries(
       entries.map(({ name }, i) => [
         name,
         {
-          setupSeconds: started[i]!.setupSeconds,
-          stepSeconds: measured[i]!.stepSeconds,
-          values: [...started[i]!.values, ...measured[i]!.values],
+          ...measured[i]!,
           ...finished[i]!,
+          setupSeconds: started[i]!.setupSeconds,
+          values: [...started[i]!.values, ...measured[i]!.values],
         },
       ]),
     );
@@ -94,12 +104,13 @@ export async function compare(
 class Runner {
   readonly name: string;
   readonly #child: ChildProcess;
-  #failed: Promise<never>;
+  readonly #failed: Promise<never>;
 
   constructor({ name, module }: Entry, threads: number) {
     this.name = name;
     this.#child = fork(fileURLToPath(new URL("participant.ts", import.meta.url)), [module, `${threads}`], {
-      execArgv: [...process.execArgv, "--expose-gc"],
+      cwd: fileURLToPath(new URL("..", import.meta.url)),
+      execArgv: ["--import", "tsx", "--expose-gc"],
       stdio: ["ignore", "ignore", "inherit", "ipc"],
     });
     this.#failed = new Promise((_, reject) => {
@@ -110,11 +121,12 @@ class Runner {
     this.#failed.catch(() => {});
   }
 
-  ask = <K extends keyof Replies>(what: K, seconds = 0): Promise<Replies[K]> => {
+  /** @throws Error when the process ends instead of answering. */
+  ask<K extends keyof Replies>(what: K, seconds = 0): Promise<Replies[K]> {
     const reply = new Promise<Replies[K]>((resolve) => this.#child.once("message", (m) => resolve(m as Replies[K])));
-    this.#child.send({ do: what, seconds });
+    this.#child.send({ do: what, seconds } satisfies Request);
     return Promise.race([reply, this.#failed]);
-  };
+  }
 
   stop(): void {
     this.#child.kill();

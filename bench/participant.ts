@@ -22,14 +22,15 @@ const handle = {
     return { setupSeconds, values };
   },
   async round(seconds: number): Promise<Replies["round"]> {
-    const result: Replies["round"] = { stepSeconds: [], values: [] };
-    const began = performance.now();
-    let now = began;
-    while (now - began < 1000 * seconds) {
-      result.values.push(await participant.step());
-      const end = performance.now();
-      result.stepSeconds.push((end - now) / 1000);
-      now = end;
+    const result: Replies["round"] = { stepSeconds: [], cpuSeconds: [], values: [] };
+    const end = performance.now() + 1000 * seconds;
+    while (performance.now() < end) {
+      const [began, used] = [performance.now(), process.cpuUsage()];
+      const value = await participant.step();
+      const { user, system } = process.cpuUsage(used);
+      result.stepSeconds.push((performance.now() - began) / 1000);
+      result.cpuSeconds.push((user + system) / 1e6);
+      result.values.push(value);
     }
     return result;
   },
@@ -41,8 +42,11 @@ const handle = {
 };
 
 process.on("message", async (request: Request) => {
-  process.send!(await handle[request.do]("seconds" in request ? request.seconds : 0));
+  process.send!(await handle[request.do](request.seconds));
 });
+
+// Threads of a participant would keep the process alive without its harness.
+process.once("disconnect", () => process.exit());
 
 const peakReset = "/proc/self/clear_refs";
 

@@ -68,16 +68,23 @@ export function summarize(
   };
 }
 
-/** The result for people, with what the JSON leaves out: best steps, memory and first and last returned values. */
+/** The result for people, with what the JSON leaves out: best steps, processor time, memory, first and last losses. */
 export function table(bench: Bench, measured: Readonly<Record<string, Measured>>, result: Result): string {
   const { machine, load, ours, matmul, ratios } = result;
   const rows = [bench.ours, ...bench.peers].map(({ name }) => {
-    const { stepSeconds, peakBytes, values } = measured[name]!;
+    const { stepSeconds, cpuSeconds, peakBytes, values } = measured[name]!;
     const speed = (step: number): string => (bench.tokens / step).toFixed(0);
     const gflops = (bench.flops / median(stepSeconds) / 1e9).toFixed(1);
-    const [median_, best] = [speed(median(stepSeconds)), speed(Math.min(...stepSeconds))];
-    const loss = `${values[0]!.toFixed(3)} to ${values.at(-1)!.toFixed(3)}`;
-    return [name, median_, best, gflops, `${stepSeconds.length}`, `${(peakBytes / 2 ** 20).toFixed(0)} MiB`, loss];
+    return [
+      name,
+      speed(median(stepSeconds)),
+      speed(Math.min(...stepSeconds)),
+      gflops,
+      `${median(cpuSeconds).toFixed(2)} s`,
+      `${stepSeconds.length}`,
+      `${(peakBytes / 2 ** 20).toFixed(0)} MiB`,
+      `${values[0]!.toFixed(3)} to ${values.at(-1)!.toFixed(3)}`,
+    ];
   });
   const best = productFlops / Math.min(...measured[product.name]!.stepSeconds) / 1e9;
   const further = Object.entries(measured[bench.ours.name]!.figures);
@@ -85,7 +92,7 @@ export function table(bench: Bench, measured: Readonly<Record<string, Measured>>
     `${bench.name}: ${machine.cpu}, ${machine.cores} cores, ${machine.platform}, Node ${machine.node}`,
     `load before the run ${load.join(", ")}; now ${loadAverages().join(", ")}`,
     "",
-    ...align([["", "tokens/s", "best", "GFLOP/s", "steps", "peak memory", "loss"], ...rows]),
+    ...align([["", "tokens/s", "best", "GFLOP/s", "CPU a step", "steps", "peak memory", "loss"], ...rows]),
     "",
     `onnxruntime MatMul 1024^3: ${matmul.gflops.toFixed(1)} GFLOP/s (best ${best.toFixed(1)})`,
     `this engine: ${ratios.bestPeer.toFixed(2)}x the best peer, ${ratios.matmul.toFixed(2)}x the plain product, built in ${ours.buildSeconds.toFixed(2)} s`,

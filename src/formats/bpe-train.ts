@@ -1,8 +1,8 @@
 import { ArgumentError } from "../tensor/errors.ts";
 import { byteChars, toByteChars } from "./bpe-bytes.ts";
 import { Heap } from "./bpe-heap.ts";
-import { AddedTokenFinder } from "./tokenizer-added.ts";
 import type { JsonObject } from "./json.ts";
+import { AddedTokenFinder } from "./tokenizer-added.ts";
 import type { AddedToken } from "./tokenizer-json.ts";
 import { llama3Regex, makeSplitter, type Splitter } from "./tokenizer-split.ts";
 
@@ -66,7 +66,9 @@ export class BpeTrainer {
     const { vocabSize, specialTokens = [], words = "llama3", minFrequency = 2 } = options;
     const least = specialTokens.length + byteChars.length;
     if (!Number.isInteger(vocabSize) || vocabSize < least || vocabSize > pairStride) {
-      throw new ArgumentError(`vocabSize is a whole number from ${least} (special tokens and bytes) to ${pairStride}, not ${vocabSize}`);
+      throw new ArgumentError(
+        `vocabSize is a whole number from ${least} (special tokens and bytes) to ${pairStride}, not ${vocabSize}`,
+      );
     }
     if (!Number.isInteger(minFrequency) || minFrequency < 1) {
       throw new ArgumentError(`minFrequency is a whole number from 1, not ${minFrequency}`);
@@ -76,7 +78,8 @@ export class BpeTrainer {
     }
     const taken = new Set(["", ...byteChars]);
     for (const token of specialTokens) {
-      if (taken.has(token)) throw new ArgumentError(`the special token ${JSON.stringify(token)} is empty, a byte's, or named twice`);
+      if (taken.has(token))
+        throw new ArgumentError(`the special token ${JSON.stringify(token)} is empty, a byte's, or named twice`);
       taken.add(token);
     }
     this.#options = { ...options, vocabSize, specialTokens, words, minFrequency };

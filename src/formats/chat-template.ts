@@ -70,7 +70,8 @@ export class ChatTemplate {
       const environment = new Environment();
       for (const [name, value] of Object.entries({ ...globals, ...variables })) environment.set(name, value);
       environment.set("strftime_now", (format: string) => strftime(format, now));
-      return new MeteredInterpreter(environment, this.source.length).evaluate(this.#program, environment).value as string;
+      return new MeteredInterpreter(environment, this.source.length).evaluate(this.#program, environment)
+        .value as string;
     });
     if (output.length > templateLimits.outputLength) {
       throw new ChatTemplateError(
@@ -100,7 +101,7 @@ function explained<T>(what: string, action: () => T): T {
     return action();
   } catch (cause) {
     if (cause instanceof ChatTemplateError) throw cause;
-    const reason = cause instanceof RangeError ? "it nests or repeats too deeply" : (cause as Error).message;
+    const reason = cause instanceof RangeError ? "it nests too deeply" : (cause as Error).message;
     throw new ChatTemplateError(`${what}: ${reason}`, { cause });
   }
 }
@@ -119,6 +120,7 @@ interface Size {
 class MeteredInterpreter extends Interpreter {
   #steps = 0;
   #work = 0;
+  #depth = 0;
   readonly #sourceLength: number;
   /** Sizes of lists and mappings, which never change once made. */
   readonly #sizes = new WeakMap<Value, Size>();
@@ -146,11 +148,29 @@ class MeteredInterpreter extends Interpreter {
     }
   }
 
-  /** The value of a node, which the caller pays for. */
-  #evaluate(node: Node | undefined, environment: Environment): Value {
-    if (++this.#steps > templateLimits.steps) {
+  #count(steps: number): void {
+    this.#steps += steps;
+    if (this.#steps > templateLimits.steps) {
       throw new ChatTemplateError(`the chat template takes more than ${templateLimits.steps} steps`);
     }
+  }
+
+  /** The value of a node, which the caller pays for. */
+  #evaluate(node: Node | undefined, environment: Environment): Value {
+    this.#count(1);
+    // The interpreter itself takes running out of stack for an undefined variable.
+    if (this.#depth === templateLimits.depth) {
+      throw new ChatTemplateError(`the chat template nests deeper than ${templateLimits.depth} steps`);
+    }
+    this.#depth++;
+    try {
+      return this.#evaluateKind(node, environment);
+    } finally {
+      this.#depth--;
+    }
+  }
+
+  #evaluateKind(node: Node | undefined, environment: Environment): Value {
     switch (node?.type) {
       case "Evaluated":
         return (node as Evaluated).value;
@@ -170,6 +190,8 @@ class MeteredInterpreter extends Interpreter {
         const { body, filter } = node as Node & { readonly body: readonly Node[]; readonly filter: Filter };
         return this.#filter(this.#evaluate({ type: "Program", body } as Node, environment), filter, environment);
       }
+      case "For":
+        return this.#loop(node as Fields<"iterable">, environment);
       case "Macro":
       case "CallStatement":
         // Their definitions are searched from end to end each time.
@@ -182,6 +204,17 @@ class MeteredInterpreter extends Interpreter {
     }
   }
 
+  /** Counts the turns of a loop before it begins. */
+  #loop(node: Fields<"iterable">, environment: Environment): Value {
+    const { iterable } = node;
+    const filtered = iterable.type === "SelectExpression";
+    const over = this.evaluate(filtered ? (iterable as Fields<"lhs">).lhs : iterable, environment);
+    const turns = Array.isArray(over.value) ? over.value.length : over.value instanceof Map ? over.value.size : 0;
+    this.#count(turns * templateLimits.stepsPerTurn);
+    const known = filtered ? { ...iterable, lhs: evaluated(over) } : evaluated(over);
+    return super.evaluate({ ...node, iterable: known } as Node, environment);
+  }
+
   #filter(operand: Value, filter: Filter, environment: Environment): Value {
     const name = "callee" in filter ? filter.callee.value : filter.value;
     if (!taking.has(name)) this.#payFor(operand);
@@ -191,12 +224,16 @@ class MeteredInterpreter extends Interpreter {
       this.#pay(args.reduce((sum, { value }) => sum + this.#sizeOf(operand).characters * magnitude(value), 0));
       applied = { ...filter, args: args.map(({ node }) => node) } as Node;
     }
-    return super.evaluate({ type: "FilterExpression", operand: evaluated(operand), filter: applied } as Node, environment);
+    return super.evaluate(
+      { type: "FilterExpression", operand: evaluated(operand), filter: applied } as Node,
+      environment,
+    );
   }
 
   /** An argument of a call, evaluated, in a node of the kind that it came in. */
   #argument(arg: Node, environment: Environment): { node: Node; value: Value } {
-    const field = arg.type === "KeywordArgumentExpression" ? "value" : arg.type.includes("Spread") ? "argument" : undefined;
+    const field =
+      arg.type === "KeywordArgumentExpression" ? "value" : arg.type.includes("Spread") ? "argument" : undefined;
     const value = this.evaluate(field ? (arg as Fields<typeof field>)[field] : arg, environment);
     return { node: field ? ({ ...arg, [field]: evaluated(value) } as Node) : evaluated(value), value };
   }
@@ -261,7 +298,9 @@ function magnitude(arg: Value): number {
   if (typeof value === "string") return value.length;
   if (typeof value === "number") return Math.abs(value);
   if (Array.isArray(value)) return (value as Value[]).reduce((sum, entry) => sum + magnitude(entry), 0);
-  return value instanceof Map ? [...value.values()].reduce((sum: number, entry: Value) => sum + magnitude(entry), 0) : 0;
+  return value instanceof Map
+    ? [...value.values()].reduce((sum: number, entry: Value) => sum + magnitude(entry), 0)
+    : 0;
 }
 
 /** Python's `range`, bounded. */
@@ -269,7 +308,9 @@ function range(start: number, stop?: number, step = 1): number[] {
   const [from, to] = stop === undefined ? [0, start] : [start, stop];
   const count = Math.max(0, Math.ceil((to - from) / step));
   if (!(count <= templateLimits.range)) {
-    throw new ChatTemplateError(`the chat template asks for a range of ${count}, over the limit of ${templateLimits.range}`);
+    throw new ChatTemplateError(
+      `the chat template asks for a range of ${count}, over the limit of ${templateLimits.range}`,
+    );
   }
   return Array.from({ length: count }, (_, i) => from + i * step);
 }

@@ -30,7 +30,8 @@ export async function localModelFiles(path: string): Promise<ModelFiles> {
       if (target === undefined || !isInside(target, allowed)) continue;
       const { size, isFile } = await stat(target).then((s) => ({ size: s.size, isFile: s.isFile() }));
       if (isFile) files.set(relative(folder, full).split(sep).join("/"), { path: target, bytes: size });
-      if (files.size > folderLimits.files) throw new LimitError(`${path}: it has more than ${folderLimits.files} files`);
+      if (files.size > folderLimits.files)
+        throw new LimitError(`${path}: it has more than ${folderLimits.files} files`);
     }
   };
   await walk(folder, 0);
@@ -42,7 +43,8 @@ export async function localModelFiles(path: string): Promise<ModelFiles> {
       if (!file) throw new FileError(`${path} has no ${name}`);
       const source = await openFile(file.path);
       try {
-        if (source.size > limit) throw new LimitError(`${path}/${name}: its ${source.size} bytes are over the limit of ${limit}`);
+        if (source.size > limit)
+          throw new LimitError(`${path}/${name}: its ${source.size} bytes are over the limit of ${limit}`);
         return await source.read(0, source.size);
       } finally {
         await source.close();
@@ -78,7 +80,8 @@ export async function writeModelFiles(
   files: Readonly<Record<string, JsonObject | string | Uint8Array>>,
 ): Promise<void> {
   const named = Object.entries(files).map(([name, content]) => {
-    if (!/^\w[\w.-]*$/.test(name)) throw new FormatError(`${JSON.stringify(name)} is not the name of a file in a model's folder`);
+    if (!/^\w[\w.-]*$/.test(name))
+      throw new FormatError(`${JSON.stringify(name)} is not the name of a file in a model's folder`);
     return { path: join(resolve(folder), name), bytes: bytesOf(content) };
   });
   await explained("make", folder, mkdir(folder, { recursive: true }));

@@ -87,7 +87,8 @@ export async function readModelFiles(files: ModelFiles): Promise<ModelFolder> {
 /** JSON text that must be an object. @throws FormatError */
 function parseObject(bytes: Uint8Array, where: string): JsonObject {
   const value = parseJson(decodeUtf8(bytes, where), where);
-  if (!isJsonObject(value)) throw new FormatError(`${where}: it holds ${JSON.stringify(value)?.slice(0, 40)}, not an object`);
+  if (!isJsonObject(value))
+    throw new FormatError(`${where}: it holds ${JSON.stringify(value)?.slice(0, 40)}, not an object`);
   return value;
 }
 
@@ -102,7 +103,8 @@ function checkConfig(config: JsonObject, where: string): void {
   }
 }
 
-const isStrings = (value: unknown): value is string[] => Array.isArray(value) && value.every((item) => typeof item === "string");
+const isStrings = (value: unknown): value is string[] =>
+  Array.isArray(value) && value.every((item) => typeof item === "string");
 
 /** chat_template.jinja comes before what tokenizer_config.json says: newer tools write the former. */
 async function findTemplates(
@@ -120,14 +122,16 @@ async function findTemplates(
       if (typeof name !== "string" || typeof template !== "string") {
         throw new FormatError(`${where}: an entry of "chat_template" is not a name with a template`);
       }
-      if (found.has(name)) throw new FormatError(`${where}: "chat_template" has two entries called ${JSON.stringify(name)}`);
+      if (found.has(name))
+        throw new FormatError(`${where}: "chat_template" has two entries called ${JSON.stringify(name)}`);
       found.set(name, template);
     }
   } else if (configured !== undefined && configured !== null) {
     throw new FormatError(`${where}: "chat_template" is neither a template nor a list of them`);
   }
   const file = "chat_template.jinja";
-  if (paths.has(file)) found.set("default", decodeUtf8(await files.read(file, folderLimits.jsonBytes), `${files.name}/${file}`));
+  if (paths.has(file))
+    found.set("default", decodeUtf8(await files.read(file, folderLimits.jsonBytes), `${files.name}/${file}`));
   return found.size > 0 ? Object.fromEntries(found) : undefined;
 }
 
@@ -143,7 +147,9 @@ async function findWeights(files: ModelFiles, paths: ReadonlySet<string>): Promi
   const shards = [...new Set(shardOf.values())].sort();
   const missing = shards.filter((shard) => !paths.has(shard));
   if (missing.length > 0) {
-    throw new FileError(`${name} lacks ${missing.slice(0, 3).join(", ")}${missing.length > 3 ? ` and ${missing.length - 3} more` : ""}, which ${indexName} names; download it again`);
+    throw new FileError(
+      `${name} lacks ${missing.slice(0, 3).join(", ")}${missing.length > 3 ? ` and ${missing.length - 3} more` : ""}, which ${indexName} names; download it again`,
+    );
   }
   return { safetensors: shards, shardOf, ...others };
 }

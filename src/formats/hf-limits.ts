@@ -28,8 +28,11 @@ export const templateLimits = {
   sourceLength: 262_144,
   /** Whitespace in a row in a template, which its parser takes quadratic time for. */
   whitespaceRun: 2048,
-  /** Nodes of the template evaluated in one rendering. */
+  /** Nodes of the template evaluated in one rendering; each turn of a loop counts for `stepsPerTurn` more. */
   steps: 1_000_000,
+  stepsPerTurn: 5,
+  /** Nodes evaluated within one another, macros within macros included. */
+  depth: 400,
   /** Characters that all operations of one rendering read and write together. */
   work: 128_000_000,
   /** Entries of a `range`. */

@@ -1,3 +1,4 @@
+import type { Stats } from "node:fs";
 import { mkdir, readFile, stat, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
@@ -19,7 +20,11 @@ export interface HubSettings {
  * XDG_CACHE_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, HF_TOKEN_PATH.
  * @throws FileError when the file with the token cannot be read
  */
-export async function hubSettings(given: Partial<HubSettings> = {}, env = process.env, home = homedir()): Promise<HubSettings> {
+export async function hubSettings(
+  given: Partial<HubSettings> = {},
+  env = process.env,
+  home = homedir(),
+): Promise<HubSettings> {
   const path = (name: string): string | undefined => env[name]?.replace(/^~(?=$|[/\\])/, home) || undefined;
   const hfHome = path("HF_HOME") ?? join(path("XDG_CACHE_HOME") ?? join(home, ".cache"), "huggingface");
   const isOn = (name: string): boolean => /^(1|on|yes|true)$/i.test(env[name] ?? "");
@@ -84,22 +89,24 @@ export class CachedRepository {
   async link(commit: string, path: string, hash: string): Promise<void> {
     const place = join(this.snapshot(commit), path);
     await explained("make", dirname(place), mkdir(dirname(place), { recursive: true }));
-    const linked = symlink(relative(dirname(place), this.blob(hash)), place).catch(async (cause: NodeJS.ErrnoException) => {
-      // Another process may have linked it; Windows may forbid links.
-      if (cause.code === "EEXIST") return;
-      if (cause.code !== "EPERM") throw cause;
-      const content = await readFile(this.blob(hash));
-      await writeFileAtomic(place, (sink) => sink.write(content));
-    });
+    const linked = symlink(relative(dirname(place), this.blob(hash)), place).catch(
+      async (cause: NodeJS.ErrnoException) => {
+        // Another process may have linked it; Windows may forbid links.
+        if (cause.code === "EEXIST") return;
+        if (cause.code !== "EPERM") throw cause;
+        const content = await readFile(this.blob(hash));
+        await writeFileAtomic(place, (sink) => sink.write(content));
+      },
+    );
     await explained("link", place, linked);
   }
 }
 
-/** Size of the file at `path`, links followed, or undefined when there is none. */
-export async function sizeOf(path: string): Promise<number | undefined> {
+/** What is at `path`, links followed, or undefined when there is nothing. @throws FileError */
+export async function statOf(path: string): Promise<Stats | undefined> {
   const found = stat(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT" || cause.code === "ENOTDIR") return undefined;
+    if (/^(ENOENT|ENOTDIR|ENAMETOOLONG|ERR_INVALID_ARG_VALUE)$/.test(cause.code ?? "")) return undefined;
     throw cause;
   });
-  return (await explained("open", path, found))?.size;
+  return await explained("open", path, found);
 }

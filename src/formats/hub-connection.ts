@@ -2,7 +2,7 @@ import { HubError } from "./hub.ts";
 
 /** Patience with a network that fails. */
 export interface HubPatience {
-  /** Tries in a row that may fail; one that brings bytes starts the count anew. */
+  /** Tries in a row that may fail; one that gets further than all before starts the count anew. */
   readonly tries: number;
   /** Milliseconds before the second try; they double with each further one. */
   readonly pauseMs: number;
@@ -21,8 +21,6 @@ export class HubConnection {
   readonly #token: string | undefined;
   readonly #patience: HubPatience;
   readonly #signal: AbortSignal | undefined;
-  /** Whether bytes have arrived since `retrying` last looked. */
-  #progressed = false;
 
   constructor(endpoint: string, token: string | undefined, patience: HubPatience, signal: AbortSignal | undefined) {
     this.endpoint = endpoint;
@@ -31,19 +29,27 @@ export class HubConnection {
     this.#signal = signal;
   }
 
-  /** `action`, again after network failures, in growing intervals. @throws HubError */
-  async retrying<T>(action: () => Promise<T>): Promise<T> {
+  /**
+   * `action`, again after network failures, in growing intervals.
+   * @param reached how far it has come, for actions that continue where they stopped
+   * @throws HubError
+   */
+  async retrying<T>(action: () => Promise<T>, reached: () => number = () => 0): Promise<T> {
+    let furthest = reached();
     for (let failures = 0; ; ) {
-      this.#progressed = false;
       try {
         return await action();
       } catch (cause) {
-        if (this.#signal?.aborted) throw new HubError("aborted", "the download was stopped; it can be continued", { cause });
+        if (this.#signal?.aborted) {
+          throw new HubError("aborted", "the download was stopped; it can be continued", { cause });
+        }
         // `fetch` reports broken connections as TypeError.
         if (!(cause instanceof Transient || cause instanceof TypeError)) throw cause;
-        failures = this.#progressed ? 1 : failures + 1;
+        failures = reached() > furthest ? 1 : failures + 1;
+        furthest = Math.max(furthest, reached());
         if (failures >= this.#patience.tries) {
-          throw new HubError("network", `${this.endpoint} cannot be reached or keeps failing: ${reasonOf(cause)}`, { cause });
+          const message = `${this.endpoint} cannot be reached or keeps failing: ${reasonOf(cause)}`;
+          throw new HubError("network", message, { cause });
         }
         await this.#pause(this.#patience.pauseMs * 2 ** (failures - 1));
       }
@@ -72,10 +78,9 @@ export class HubConnection {
     this.#signal?.throwIfAborted();
     const stalled = new AbortController();
     const timer = setTimeout(() => stalled.abort(), this.#patience.stallMs);
-    const own = new URL(url).origin === new URL(this.endpoint).origin;
     try {
       const response = await fetch(url, {
-        headers: { ...headers, ...(own && this.#token && { Authorization: `Bearer ${this.#token}` }) },
+        headers: { ...headers, ...(this.#token && this.#isOwn(url) && { Authorization: `Bearer ${this.#token}` }) },
         signal: this.#signal ? AbortSignal.any([this.#signal, stalled.signal]) : stalled.signal,
       });
       if (!response.ok) {
@@ -91,12 +96,21 @@ export class HubConnection {
     }
   }
 
+  #isOwn(url: string): boolean {
+    return new URL(url).origin === new URL(this.endpoint).origin;
+  }
+
   #refusal(response: Response, name: string): Error {
     const { status } = response;
+    // Where the hub redirects, signed addresses expire; the next try gets a new one.
+    if (!this.#isOwn(response.url)) return new Transient(`${new URL(response.url).host} answered ${status}`);
     const code = response.headers.get("X-Error-Code");
     const hint = this.#token ? "" : "; if it is private, set HF_TOKEN to a token that may read it";
     if (code === "GatedRepo") {
-      return new HubError("gated", `${name} is gated: ask for access at ${this.endpoint}, and set HF_TOKEN to a token of the account that has it`);
+      return new HubError(
+        "gated",
+        `${name} is gated: ask for access at ${this.endpoint}, and set HF_TOKEN to a token of the account that has it`,
+      );
     }
     if (code === "RevisionNotFound") return new HubError("missing", `${name}: the repository has no such revision`);
     if (code === "EntryNotFound") return new HubError("missing", `${name}: the repository has no such file`);
@@ -104,7 +118,12 @@ export class HubConnection {
       return new HubError("missing", `${name} is not on ${this.endpoint}${hint}`);
     }
     if (status === 401) {
-      return new HubError("unauthorized", this.#token ? `${name}: the hub does not take the token; is HF_TOKEN still valid?` : `${name} asks for a token; set HF_TOKEN to one that may read it`);
+      return new HubError(
+        "unauthorized",
+        this.#token
+          ? `${name}: the hub does not take the token; is HF_TOKEN still valid?`
+          : `${name} asks for a token; set HF_TOKEN to one that may read it`,
+      );
     }
     if (status === 403) return new HubError("unauthorized", `${name}: the token is not allowed to read it`);
     if (status === 408 || status === 429 || status >= 500) return new Transient(`the server answered ${status}`);
@@ -119,10 +138,10 @@ export class HubConnection {
       for (;;) {
         const { done, value } = await this.#within(reader.read());
         if (done) return;
-        this.#progressed = true;
         yield value;
       }
     } finally {
+      // A connection that broke cannot be broken off once more.
       await reader.cancel().catch(() => {});
     }
   }

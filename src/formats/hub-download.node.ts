@@ -38,7 +38,10 @@ export async function downloadBlob(
     const { received: resumedAt } = partial;
     try {
       onBytes(partial.received);
-      await connection.retrying(() => fetchRest(connection, blob, partial, onBytes));
+      await connection.retrying(
+        () => fetchRest(connection, blob, partial, onBytes),
+        () => partial.received,
+      );
     } catch (error) {
       await partial.close();
       await explained("rename", own, rename(own, restingPlace(path)));
@@ -52,7 +55,10 @@ export async function downloadBlob(
     }
     await explained("delete", own, unlink(own));
     if (isLast || resumedAt === 0) {
-      throw new HubError("corrupt", `${blob.name}: ${problem}; nothing of it was kept. Try again, or tell the repository's owners`);
+      throw new HubError(
+        "corrupt",
+        `${blob.name}: ${problem}; nothing of it was kept. Try again, or tell the repository's owners`,
+      );
     }
   }
 }
@@ -114,9 +120,14 @@ class PartialFile {
   /** Opens the file, made if need be, and takes in what it holds. */
   static async open(path: string, blob: BlobInfo): Promise<PartialFile> {
     const partial = new PartialFile(path, blob, await explained("write", path, open(path, "a+")));
-    const content = partial.#handle.createReadStream({ start: 0, autoClose: false });
-    for await (const chunk of content as AsyncIterable<Uint8Array>) partial.#take(chunk);
-    return partial;
+    try {
+      const content = partial.#handle.createReadStream({ start: 0, autoClose: false });
+      for await (const chunk of content as AsyncIterable<Uint8Array>) partial.#take(chunk);
+      return partial;
+    } catch (error) {
+      await partial.#handle.close();
+      throw error;
+    }
   }
 
   #take(chunk: Uint8Array): void {
@@ -145,8 +156,11 @@ class PartialFile {
   }
 
   async close(): Promise<void> {
-    await explained("write", this.#path, this.#handle.sync());
-    await this.#handle.close();
+    try {
+      await explained("write", this.#path, this.#handle.sync());
+    } finally {
+      await this.#handle.close();
+    }
   }
 }
 
@@ -173,5 +187,6 @@ async function fetchRest(
     // Endless answers end here.
     if (partial.received > blob.size) return;
   }
-  if (partial.received < blob.size) throw new TypeError(`the connection closed at ${partial.received} of ${blob.size} bytes`);
+  if (partial.received < blob.size)
+    throw new TypeError(`the connection closed at ${partial.received} of ${blob.size} bytes`);
 }

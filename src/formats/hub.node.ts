@@ -1,4 +1,3 @@
-import { stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { resolve } from "node:path";
 import { type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
@@ -6,7 +5,7 @@ import { ArgumentError } from "../tensor/errors.ts";
 import { FileError, FormatError, LimitError } from "./errors.ts";
 import { hubLimits } from "./hf-limits.ts";
 import { checkRepositoryPath, HubError, type HubName, parseHubName } from "./hub.ts";
-import { CachedRepository, hubSettings, type HubSettings, sizeOf } from "./hub-cache.node.ts";
+import { CachedRepository, type HubSettings, hubSettings, statOf } from "./hub-cache.node.ts";
 import { defaultPatience, HubConnection, type HubPatience } from "./hub-connection.ts";
 import { type BlobInfo, downloadBlob } from "./hub-download.node.ts";
 
@@ -54,7 +53,7 @@ function usualFiles(paths: readonly string[]): Set<string> {
  */
 export async function resolveModel(model: string, options: ResolveOptions = {}): Promise<string> {
   const path = resolve(model.replace(/^~(?=$|[/\\])/, homedir()));
-  const found = await stat(path).catch(() => undefined);
+  const found = await statOf(path);
   if (found?.isDirectory()) return path;
   if (found || /^[.~/\\]|^[A-Za-z]:/.test(model)) {
     throw new FileError(found ? `${model} is a file; give the folder that it lies in` : `there is no folder ${model}`);
@@ -62,17 +61,26 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   const name = parseHubName(model, options.revision);
   const settings = await hubSettings(options);
   if (!URL.canParse(settings.endpoint)) {
-    throw new ArgumentError(`the hub's address is ${JSON.stringify(settings.endpoint)}; HF_ENDPOINT is one like https://huggingface.co`);
+    throw new ArgumentError(
+      `the hub's address is ${JSON.stringify(settings.endpoint)}; HF_ENDPOINT is one like https://huggingface.co`,
+    );
   }
   if (settings.token !== undefined && !/^[\x21-\x7e]*$/.test(settings.token)) {
-    throw new ArgumentError("the hub's token has characters that no token has; look at HF_TOKEN or the file that HF_TOKEN_PATH names");
+    throw new ArgumentError(
+      "the hub's token has characters that no token has; look at HF_TOKEN or the file that HF_TOKEN_PATH names",
+    );
   }
   const cached = new CachedRepository(settings.cacheDir, name);
   const offline = (why: string): Promise<string> => fromCache(cached, name, options.files, why);
   if (settings.offline) return await offline("HF_HUB_OFFLINE is set");
   const failed = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal;
-  const connection = new HubConnection(settings.endpoint, settings.token, { ...defaultPatience, ...options.patience }, signal);
+  const connection = new HubConnection(
+    settings.endpoint,
+    settings.token,
+    { ...defaultPatience, ...options.patience },
+    signal,
+  );
   let commit: string;
   try {
     commit = await commitOf(connection, name);
@@ -87,12 +95,17 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   return cached.snapshot(commit);
 }
 
-async function fromCache(cached: CachedRepository, { repository, revision }: HubName, files: readonly string[] | undefined, why: string): Promise<string> {
+async function fromCache(
+  cached: CachedRepository,
+  { repository, revision }: HubName,
+  files: readonly string[] | undefined,
+  why: string,
+): Promise<string> {
   const commit = await cached.commit();
   const wanted = files ?? ["config.json"];
   const missing: string[] = [];
   for (const file of wanted) {
-    if (commit === undefined || (await sizeOf(`${cached.snapshot(commit)}/${file}`)) === undefined) missing.push(file);
+    if (commit === undefined || !(await statOf(`${cached.snapshot(commit)}/${file}`))) missing.push(file);
   }
   if (commit !== undefined && missing.length === 0) return cached.snapshot(commit);
   throw new HubError(
@@ -110,7 +123,8 @@ function clientFetch(connection: HubConnection, name: string): typeof fetch {
       let size = 0;
       for await (const chunk of connection.chunks(response)) {
         size += chunk.byteLength;
-        if (size > hubLimits.answerBytes) throw new LimitError(`${name}: the hub's answer is longer than ${hubLimits.answerBytes} bytes`);
+        if (size > hubLimits.answerBytes)
+          throw new LimitError(`${name}: the hub's answer is longer than ${hubLimits.answerBytes} bytes`);
         chunks.push(chunk);
       }
       return new Response(new Blob(chunks as BlobPart[]), { status: response.status, headers: response.headers });
@@ -120,9 +134,16 @@ function clientFetch(connection: HubConnection, name: string): typeof fetch {
 async function commitOf(connection: HubConnection, { repository, revision }: HubName): Promise<string> {
   const name = `${repository}@${revision}`;
   const info = await understood(name, () =>
-    modelInfo({ name: repository, revision, hubUrl: connection.endpoint, additionalFields: ["sha"], fetch: clientFetch(connection, name) }),
+    modelInfo({
+      name: repository,
+      revision,
+      hubUrl: connection.endpoint,
+      additionalFields: ["sha"],
+      fetch: clientFetch(connection, name),
+    }),
   );
-  if (!/^[0-9a-f]{40}$/.test(info.sha)) throw new FormatError(`${name}: the hub gives ${JSON.stringify(info.sha)} as its commit`);
+  if (!/^[0-9a-f]{40}$/.test(info.sha))
+    throw new FormatError(`${name}: the hub gives ${JSON.stringify(info.sha)} as its commit`);
   return info.sha;
 }
 
@@ -139,7 +160,13 @@ async function listBlobs(
   files: readonly string[] | undefined,
 ): Promise<HubFile[]> {
   const name = `${repository}@${revision}`;
-  const listing = listFiles({ repo: repository, revision: commit, recursive: true, hubUrl: connection.endpoint, fetch: clientFetch(connection, name) });
+  const listing = listFiles({
+    repo: repository,
+    revision: commit,
+    recursive: true,
+    hubUrl: connection.endpoint,
+    fetch: clientFetch(connection, name),
+  });
   const entries = new Map<string, ListFileEntry>();
   await understood(name, async () => {
     for await (const entry of listing) {
@@ -155,9 +182,14 @@ async function listBlobs(
   const blobs = Array.from(wanted, (path) => {
     const { size, oid, lfs } = entries.get(path)!;
     checkRepositoryPath(path, repository);
-    const hash = lfs?.oid ?? oid ?? "";
+    const hash: unknown = lfs?.oid ?? oid;
     const bytes = lfs?.size ?? size;
-    if (!/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(hash) || !Number.isSafeInteger(bytes) || bytes < 0) {
+    if (
+      typeof hash !== "string" ||
+      !/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(hash) ||
+      !Number.isSafeInteger(bytes) ||
+      bytes < 0
+    ) {
       throw new FormatError(`${name}: the hub announces no checksum or size for ${path}`);
     }
     const url = `${connection.endpoint}/${repository}/resolve/${commit}/${path.split("/").map(encodeURIComponent).join("/")}`;
@@ -169,7 +201,8 @@ async function listBlobs(
   return blobs;
 }
 
-const some = (names: readonly string[]): string => names.slice(0, 12).join(", ") + (names.length > 12 ? `, and ${names.length - 12} more` : "");
+const some = (names: readonly string[]): string =>
+  names.slice(0, 12).join(", ") + (names.length > 12 ? `, and ${names.length - 12} more` : "");
 
 /** Runs a call of the official client; what it throws over a malformed answer says so. */
 async function understood<T>(name: string, call: () => Promise<T>): Promise<T> {
@@ -204,7 +237,7 @@ async function downloadAll(
       onProgress?.({ file: file.path, received, size: file.size, totalReceived, totalSize });
     };
     const place = cached.blob(file.hash);
-    if ((await sizeOf(place)) !== file.size) {
+    if ((await statOf(place))?.size !== file.size) {
       const download = underWay.get(file.hash) ?? downloadBlob(connection, file, place, onBytes);
       underWay.set(file.hash, download);
       await download;

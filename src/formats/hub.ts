@@ -49,10 +49,15 @@ export function parseHubName(text: string, revision = "main"): HubName {
   const named = at < 0 ? revision : text.slice(at + 1);
   const parts = repository.split("/");
   if (parts.length > 2 || !parts.every((name) => part.test(name) && !/--|\.\./.test(name))) {
-    throw new ArgumentError(`${JSON.stringify(text)} is neither a folder here nor a model on the hub, written owner/name or owner/name@revision`);
+    throw new ArgumentError(
+      `${JSON.stringify(text)} is neither a folder here nor a model on the hub, written owner/name or owner/name@revision`,
+    );
   }
   // A revision becomes the path of a file in the cache and a part of addresses.
-  if (!/^[\w][\w./-]{0,254}$/.test(named) || named.split("/").some((step) => step === "" || /^\.|\.\.|\.lock$/.test(step))) {
+  if (
+    !/^[\w][\w./-]{0,254}$/.test(named) ||
+    named.split("/").some((step) => step === "" || /^\.|\.\.|\.lock$/.test(step))
+  ) {
     throw new ArgumentError(`${JSON.stringify(named)} is not a branch, tag or commit of ${repository}`);
   }
   return { repository, revision: named };
@@ -69,8 +74,11 @@ export function cacheFolderName(repository: string): string {
  */
 export function checkRepositoryPath(path: string, repository: string): void {
   const steps = path.split("/");
-  const bad = (step: string): boolean => step === "" || step === "." || step === ".." || /[\\:\0]|^\s|[\s.]$/.test(step);
+  const bad = (step: string): boolean =>
+    step === "" || step === "." || step === ".." || /[\\:\0]|^\s|[\s.]$/.test(step);
   if (path.length > 1024 || steps.some(bad)) {
-    throw new FormatError(`${repository} lists a file called ${JSON.stringify(path)}, which is no plain path; it is not downloaded`);
+    throw new FormatError(
+      `${repository} lists a file called ${JSON.stringify(path)}, which is no plain path; it is not downloaded`,
+    );
   }
 }

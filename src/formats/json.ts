@@ -7,12 +7,13 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const surrogate = /\p{Surrogate}/u;
 
 /** UTF-8 bytes as text. @throws FormatError where they are not UTF-8 */
 export function decodeUtf8(bytes: Uint8Array, where: string): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return utf8.decode(bytes);
   } catch (cause) {
     throw new FormatError(`${where}: it is not UTF-8 text`, { cause });
   }

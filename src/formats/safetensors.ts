@@ -38,6 +38,8 @@ export const safetensorsTypes: ReadonlyMap<string, { readonly bits: number; read
   ["F4", { bits: 4 }],
 ]);
 
+const encoder = new TextEncoder();
+
 interface Entry extends TensorInfo {
   /** Where its bytes begin in the file. */
   readonly offset: number;
@@ -131,13 +133,7 @@ function readMetadata(value: unknown, where: string): Map<string, string> {
 }
 
 function readEntry(name: string, value: unknown, start: number, caps: typeof safetensorsLimits, where: string): Entry {
-  checkLimit(
-    caps,
-    "nameBytes",
-    new TextEncoder().encode(name).length,
-    where,
-    `the length of the name "${name.slice(0, 40)}..."`,
-  );
+  checkLimit(caps, "nameBytes", encoder.encode(name).length, where, `the length of a name, "${name.slice(0, 40)}",`);
   const bad = (reason: string): FormatError => new FormatError(`${where}: tensor "${name}" ${reason}`);
   if (!isJsonObject(value)) throw bad("is not described by an object");
   const { dtype: type, shape, data_offsets: offsets } = value;

@@ -36,7 +36,11 @@ export class AddedTokenFinder {
       if (known) known.add(text.length);
       else lengths.set(first, new Set([text.length]));
     }
-    for (const [first, known] of lengths) this.#lengths.set(first, [...known].sort((a, b) => b - a));
+    for (const [first, known] of lengths)
+      this.#lengths.set(
+        first,
+        [...known].sort((a, b) => b - a),
+      );
   }
 
   /** Cuts `text` into the tokens found and what lies between them, in order; empty stretches are left out. */

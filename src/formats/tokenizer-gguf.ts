@@ -25,7 +25,13 @@ const preTokenizers: Readonly<Record<string, JsonObject>> = {
   "gpt-2": { ...byteLevel, use_regex: true },
   "llama-bpe": splitting(llama3Regex),
   qwen2: splitting(qwen2Regex),
-  smollm: { type: "Sequence", pretokenizers: [{ type: "Digits", individual_digits: true }, { ...byteLevel, use_regex: true }] },
+  smollm: {
+    type: "Sequence",
+    pretokenizers: [
+      { type: "Digits", individual_digits: true },
+      { ...byteLevel, use_regex: true },
+    ],
+  },
 };
 
 /** The two files of a tokenizer that GGUF metadata amounts to. */
@@ -58,7 +64,8 @@ export function tokenizerJsonFromGguf(metadata: Metadata): TokenizerFromGguf {
     const key = `tokenizer.ggml.${name}_token_id`;
     if (!metadata.has(key)) return undefined;
     const token = tokens[numberAt(metadata, key)];
-    if (token === undefined) throw new FormatError(`${key} is ${numberAt(metadata, key)}, not the id of one of ${tokens.length} tokens`);
+    if (token === undefined)
+      throw new FormatError(`${key} is ${numberAt(metadata, key)}, not the id of one of ${tokens.length} tokens`);
     return token;
   };
   const [bos, eos, unknown, pad] = ["bos", "eos", "unknown", "padding"].map(role);
@@ -72,7 +79,9 @@ export function tokenizerJsonFromGguf(metadata: Metadata): TokenizerFromGguf {
       padding: null,
       added_tokens: added,
       post_processor: around(before, after, vocab),
-      ...(model === "gpt2" ? byteLevelParts(metadata, pre, vocab) : sentencePieceParts(metadata, tokens, types, unknown)),
+      ...(model === "gpt2"
+        ? byteLevelParts(metadata, pre, vocab)
+        : sentencePieceParts(metadata, tokens, types, unknown)),
     },
     tokenizerConfig: {
       ...(bos !== undefined && { bos_token: bos }),
@@ -92,14 +101,17 @@ function tokenTypesAt(metadata: Metadata, tokens: readonly string[]): readonly n
   checkLength(key, types, tokens);
   for (const [id, token] of tokens.entries()) {
     if (types[id] === tokenTypes.byte && !/^<0x[0-9A-F]{2}>$/.test(token)) {
-      throw new FormatError(`tokenizer.ggml.tokens: token ${id} is of type byte but reads ${JSON.stringify(token)}, not <0x00> to <0xFF>`);
+      throw new FormatError(
+        `tokenizer.ggml.tokens: token ${id} is of type byte but reads ${JSON.stringify(token)}, not <0x00> to <0xFF>`,
+      );
     }
   }
   return types;
 }
 
 function checkLength(key: string, list: readonly unknown[], tokens: readonly string[]): void {
-  if (list.length !== tokens.length) throw new FormatError(`${key} has ${list.length} entries for ${tokens.length} tokens`);
+  if (list.length !== tokens.length)
+    throw new FormatError(`${key} has ${list.length} entries for ${tokens.length} tokens`);
 }
 
 function flagAt(metadata: Metadata, name: string, otherwise: boolean): boolean {
@@ -110,7 +122,11 @@ function flagAt(metadata: Metadata, name: string, otherwise: boolean): boolean {
 }
 
 /** A post-processor that puts tokens before and after a text. */
-function around(before: string | undefined, after: string | undefined, vocab: Readonly<Record<string, number>>): JsonObject | null {
+function around(
+  before: string | undefined,
+  after: string | undefined,
+  vocab: Readonly<Record<string, number>>,
+): JsonObject | null {
   if (before === undefined && after === undefined) return null;
   const token = (content: string | undefined, type: number): JsonObject[] =>
     content === undefined ? [] : [{ SpecialToken: { id: content, type_id: type } }];
@@ -134,7 +150,9 @@ const bpe = { type: "BPE", dropout: null, continuing_subword_prefix: null, end_o
 function byteLevelParts(metadata: Metadata, pre: string, vocab: Readonly<Record<string, number>>): JsonObject {
   const preTokenizer = Object.hasOwn(preTokenizers, pre) ? preTokenizers[pre] : undefined;
   if (!preTokenizer) {
-    throw new FormatError(`tokenizer.ggml.pre is ${JSON.stringify(pre)}; ${Object.keys(preTokenizers).join(", ")} are supported`);
+    throw new FormatError(
+      `tokenizer.ggml.pre is ${JSON.stringify(pre)}; ${Object.keys(preTokenizers).join(", ")} are supported`,
+    );
   }
   return {
     normalizer: null,
@@ -208,14 +226,20 @@ function sentencePieceParts(
  * @throws FormatError when llama.cpp has no tokenizer like it
  */
 export function ggufTokenizerMetadata(
-  files: { readonly tokenizerJson: unknown; readonly tokenizerConfig?: JsonObject | undefined; readonly chatTemplate?: string | undefined },
+  files: {
+    readonly tokenizerJson: unknown;
+    readonly tokenizerConfig?: JsonObject | undefined;
+    readonly chatTemplate?: string | undefined;
+  },
   vocabSize?: number,
 ): Metadata {
   const definition = readTokenizerJson(files.tokenizerJson);
   const { tokens, vocab, model, json } = definition;
   const size = vocabSize ?? tokens.length;
-  if (size < tokens.length) throw new FormatError(`a vocabulary of ${size} cannot hold the ${tokens.length} tokens of tokenizer.json`);
-  if (model.type !== "BPE") throw new FormatError(`llama.cpp has no tokenizer like a ${model.type} model; BPE can be written`);
+  if (size < tokens.length)
+    throw new FormatError(`a vocabulary of ${size} cannot hold the ${tokens.length} tokens of tokenizer.json`);
+  if (model.type !== "BPE")
+    throw new FormatError(`llama.cpp has no tokenizer like a ${model.type} model; BPE can be written`);
   const isByteLevel = isJsonObject(json["decoder"]) && json["decoder"]["type"] === "ByteLevel";
   const metadata = new Map<string, MetadataValue>();
   const set = (name: string, value: MetadataValue): unknown => metadata.set(`tokenizer.ggml.${name}`, value);
@@ -242,7 +266,8 @@ export function ggufTokenizerMetadata(
   const [first, last] = Array.isArray(single) ? [single[0], single.at(-1)] : [];
   set("add_bos_token", { type: "bool", value: isJsonObject(first) && "SpecialToken" in first });
   set("add_eos_token", { type: "bool", value: isJsonObject(last) && "SpecialToken" in last });
-  if (files.chatTemplate !== undefined) metadata.set("tokenizer.chat_template", { type: "string", value: files.chatTemplate });
+  if (files.chatTemplate !== undefined)
+    metadata.set("tokenizer.chat_template", { type: "string", value: files.chatTemplate });
   return metadata;
 }
 
@@ -277,7 +302,16 @@ function preTokenizerName(json: JsonObject): string {
 function cutting(preTokenizer: unknown): string {
   const walk = (part: unknown): unknown[] => {
     if (!isJsonObject(part)) return [part];
-    const { type, pretokenizers, pattern, behavior, invert, add_prefix_space: prefix, use_regex: regex, individual_digits: digits } = part;
+    const {
+      type,
+      pretokenizers,
+      pattern,
+      behavior,
+      invert,
+      add_prefix_space: prefix,
+      use_regex: regex,
+      individual_digits: digits,
+    } = part;
     if (type === "Sequence" && Array.isArray(pretokenizers)) return pretokenizers.flatMap(walk);
     return [[type, pattern, behavior, invert === true, prefix === true, regex !== false, digits === true]];
   };
@@ -288,7 +322,9 @@ function cutting(preTokenizer: unknown): string {
 function sentencePieceScores(definition: TokenizerDefinition, size: number): Float32Array {
   const { byteFallback, merges } = bpeModelOf(definition);
   if (!byteFallback || definition.json["pre_tokenizer"]) {
-    throw new FormatError("llama.cpp has no tokenizer like this BPE, which is neither byte-level nor SentencePiece's with byte tokens");
+    throw new FormatError(
+      "llama.cpp has no tokenizer like this BPE, which is neither byte-level nor SentencePiece's with byte tokens",
+    );
   }
   const scores = new Float32Array(size).fill(-merges.length);
   for (let rank = merges.length - 1; rank >= 0; rank--) scores[definition.vocab.get(merges[rank]!.join(""))!] = -rank;

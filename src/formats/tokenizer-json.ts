@@ -2,7 +2,7 @@ import type { BpeModel } from "./bpe-encode.ts";
 import { FormatError, LimitError } from "./errors.ts";
 import { tokenizerLimits } from "./hf-limits.ts";
 import { isJsonObject, type JsonObject } from "./json.ts";
-import { checkRegex } from "./tokenizer-regex.ts";
+import { checkRegex, isPattern } from "./tokenizer-regex.ts";
 
 /** A token that is found in text before the model sees it. */
 export interface AddedToken {
@@ -159,7 +159,10 @@ function checkPart(part: unknown, name: string): void {
   if (!isJsonObject(part) || typeof part["type"] !== "string")
     throw new FormatError(`${name} is not an object with a "type"`);
   const { pattern } = part;
-  if (isJsonObject(pattern) && typeof pattern["Regex"] === "string") checkRegex(pattern["Regex"], name);
+  if (part["type"] === "Replace" && !isPattern(pattern)) {
+    throw new FormatError(`${name}: its pattern is neither a string nor a regular expression`);
+  }
+  if (isPattern(pattern) && "Regex" in pattern) checkRegex(pattern.Regex, name);
   for (const list of ["normalizers", "pretokenizers", "processors", "decoders"]) {
     const inner = part[list];
     if (Array.isArray(inner)) for (const [i, step] of inner.entries()) checkPart(step, `${name}.${list}[${i}]`);
@@ -182,11 +185,14 @@ export function bpeModelOf({ model, added }: TokenizerDefinition): BpeModel {
   }
   return {
     vocab,
-    merges: merges.map(readMerge).filter(([left, right]) => !special.has(left + right.slice(continuationPrefix.length))),
+    merges: merges
+      .map(readMerge)
+      .filter(([left, right]) => !special.has(left + right.slice(continuationPrefix.length))),
     unknown: text(json, "unk_token") || undefined,
     fuseUnknown: json["fuse_unk"] === true,
     byteFallback: json["byte_fallback"] === true,
-    wholeWords: json["ignore_merges"] === true ? new Map([...vocab].filter(([token]) => !special.has(token))) : new Map(),
+    wholeWords:
+      json["ignore_merges"] === true ? new Map([...vocab].filter(([token]) => !special.has(token))) : new Map(),
     continuationPrefix,
     wordEnd: text(json, "end_of_word_suffix"),
   };

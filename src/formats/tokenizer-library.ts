@@ -21,15 +21,15 @@ const placeholder = "\uD800text";
 /** @throws FormatError when the library refuses a part of the tokenizer */
 export function libraryParts(definition: TokenizerDefinition): LibraryParts {
   const { json, model, vocab } = definition;
-  const pipeline = make({
+  const { pipeline, around } = make({
     normalizer: json["normalizer"] ?? null,
     post_processor: json["post_processor"] ?? null,
     decoder: json["decoder"] ?? null,
     // BPE is our own: the library's takes seconds for a megabyte.
     ...(model.type !== "BPE" && { model: withoutSpecials(definition) }),
   });
-  const around = pipeline.post_processor?.([placeholder], null, true).tokens ?? [placeholder];
   const at = around.indexOf(placeholder);
+  if (at < 0) throw new FormatError("tokenizer.json: the post_processor leaves the text out");
   const idOf = (token: string): number => {
     const id = vocab.get(token);
     if (id !== undefined) return id;
@@ -52,10 +52,13 @@ export function libraryParts(definition: TokenizerDefinition): LibraryParts {
   };
 }
 
-function make(json: Record<string, unknown>): Pipeline {
+/** The library's parts, and the placeholder with the tokens that the post-processor puts around it. */
+function make(json: Readonly<Record<string, unknown>>): { pipeline: Pipeline; around: readonly string[] } {
   try {
     // The library reads the unknown token of word-level models from its second argument.
-    return makePipeline(json, { unk_token: (json["model"] as { unk_token?: unknown } | undefined)?.unk_token });
+    const unknown = (json["model"] as { unk_token?: unknown } | undefined)?.unk_token;
+    const pipeline = makePipeline(json, { unk_token: unknown });
+    return { pipeline, around: pipeline.post_processor?.([placeholder], null, true).tokens ?? [placeholder] };
   } catch (cause) {
     throw new FormatError(`tokenizer.json: ${(cause as Error).message}`, { cause });
   }

@@ -47,6 +47,11 @@ export function checkRegex(regex: string, where: string): void {
   if (regex.length > tokenizerLimits.regexLength) {
     throw new LimitError(`${name} is longer than ${tokenizerLimits.regexLength} characters`);
   }
+  const tooMany = (): never => {
+    throw new LimitError(
+      `${name} has more than ${tokenizerLimits.regexRepetitions} open-ended repetitions in a row, which can take very long`,
+    );
+  };
   const open: Group[] = [{ repetitions: 0, most: 0, alternatives: false }];
   /** The group that has just closed, when that is what a quantifier would repeat. */
   let closed: Group | undefined;
@@ -61,7 +66,7 @@ export function checkRegex(regex: string, where: string): void {
           `${name} repeats a group that holds a choice or a repetition, which can take exponential time`,
         );
       }
-      if (times > 1000) group.repetitions++;
+      if (times > 1000 && ++group.repetitions > tokenizerLimits.regexRepetitions) tooMany();
       i += text.length - 1;
       // A second sign makes it lazy or possessive; it repeats nothing more.
       if (regex[i + 1] === "+" || regex[i + 1] === "?") i++;
@@ -92,14 +97,10 @@ export function checkRegex(regex: string, where: string): void {
         open.pop();
         group.most = Math.max(group.most, group.repetitions);
         open.at(-1)!.repetitions += group.most;
+        if (open.at(-1)!.repetitions > tokenizerLimits.regexRepetitions) tooMany();
         open.at(-1)!.alternatives ||= group.alternatives;
         closed = group;
         break;
-    }
-    if (open.at(-1)!.repetitions > tokenizerLimits.regexRepetitions) {
-      throw new LimitError(
-        `${name} has more than ${tokenizerLimits.regexRepetitions} open-ended repetitions in a row, which can take very long`,
-      );
     }
   }
 }

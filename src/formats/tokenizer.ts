@@ -2,9 +2,9 @@ import { ArgumentError } from "../tensor/errors.ts";
 import { BpeEncoder } from "./bpe-encode.ts";
 import { ChatTemplate, ChatTemplateError } from "./chat-template.ts";
 import { FormatError } from "./errors.ts";
+import { isJsonObject, type JsonObject } from "./json.ts";
 import { AddedTokenFinder } from "./tokenizer-added.ts";
 import { makeDecoder, type TokenDecoder, type TokenStream } from "./tokenizer-decode.ts";
-import { isJsonObject, type JsonObject } from "./json.ts";
 import { bpeModelOf, readTokenizerJson, type TokenizerDefinition } from "./tokenizer-json.ts";
 import { type LibraryParts, libraryParts } from "./tokenizer-library.ts";
 import { makeSplitter, type Splitter } from "./tokenizer-split.ts";
@@ -114,8 +114,14 @@ export class Tokenizer {
     const finders = (special: boolean) => {
       const wanted = added.filter((token) => special || !token.special);
       return {
-        before: new AddedTokenFinder(wanted.filter((token) => !token.normalized), ({ content }) => content),
-        after: new AddedTokenFinder(wanted.filter((token) => token.normalized), ({ content }) => this.#parts.normalize(content)),
+        before: new AddedTokenFinder(
+          wanted.filter((token) => !token.normalized),
+          ({ content }) => content,
+        ),
+        after: new AddedTokenFinder(
+          wanted.filter((token) => token.normalized),
+          ({ content }) => this.#parts.normalize(content),
+        ),
       };
     };
     this.#finders = { all: finders(true), plain: finders(false) };
@@ -223,11 +229,16 @@ export class Tokenizer {
    * also where it looks like a special token, unless `allowSpecial` is set.
    * @throws ChatTemplateError as `applyChatTemplate` does
    */
-  encodeChat(messages: readonly ChatMessage[], options: ChatOptions & { readonly allowSpecial?: boolean } = {}): number[] {
+  encodeChat(
+    messages: readonly ChatMessage[],
+    options: ChatOptions & { readonly allowSpecial?: boolean } = {},
+  ): number[] {
     const { allowSpecial = false, tools, ...rest } = options;
     const ids: number[] = [];
     const given = JSON.stringify([messages, tools ?? null]);
-    const held = allowSpecial ? [] : [...this.specialTokens.keys()].filter((token) => given.includes(JSON.stringify(token).slice(1, -1)));
+    const held = allowSpecial
+      ? []
+      : [...this.specialTokens.keys()].filter((token) => given.includes(JSON.stringify(token).slice(1, -1)));
     if (held.length === 0) {
       this.#encodeInto(ids, this.applyChatTemplate(messages, options), true, (stretch) => stretch);
       return ids;

@@ -37,7 +37,8 @@ export function checkModel(model: Uint8Array | ModelProto, { maxElements = MAX_E
   if (!(irVersion >= 1 && irVersion <= MAX_IR_VERSION))
     throw new OnnxError(`the model has IR version ${irVersion}; 1 to ${MAX_IR_VERSION} are understood`);
   const opsets = opsetsOf(proto);
-  if (proto.functions?.length) throw new OnnxError("the model defines functions of its own, which are not supported; export it with them inlined");
+  if (proto.functions?.length)
+    throw new OnnxError("the model defines functions of its own, which are not supported; export it with them inlined");
   const keys = new Set<string>();
   for (const { key = "" } of proto.metadataProps ?? []) {
     if (keys.has(key)) throw new OnnxError(`the metadata has the key "${key}" twice`);
@@ -49,7 +50,8 @@ export function checkModel(model: Uint8Array | ModelProto, { maxElements = MAX_E
 
 function checkGraph(graph: GraphProto, scope: Scope): void {
   if (!graph.name) throw new OnnxError("the graph has no name");
-  if (graph.sparseInitializer?.length) throw new OnnxError("the graph has sparse initializers, which are not supported");
+  if (graph.sparseInitializer?.length)
+    throw new OnnxError("the graph has sparse initializers, which are not supported");
   const values = new Set(scope.outer);
   const add = (name: string | undefined, what: string): void => {
     if (!name) throw new OnnxError(`${what} has no name`);
@@ -73,7 +75,8 @@ function checkGraph(graph: GraphProto, scope: Scope): void {
     const input = inputs.get(name);
     if (!input) {
       add(tensor.name, "an initializer");
-      if (scope.irVersion < 4) throw new OnnxError(`${what} is not among the inputs, as IR version ${scope.irVersion} wants it`);
+      if (scope.irVersion < 4)
+        throw new OnnxError(`${what} is not among the inputs, as IR version ${scope.irVersion} wants it`);
     }
     checkTensor(tensor, { what, limit: scope.limit });
     if (input && !agrees(tensor, input)) throw new OnnxError(`${what} differs in type from the input of that name`);
@@ -97,14 +100,19 @@ function checkGraph(graph: GraphProto, scope: Scope): void {
 }
 
 function checkNode(node: NodeProto, scope: Scope, values: ReadonlySet<string>): void {
-  if (!/^\w+$/.test(node.opType ?? "")) throw new OnnxError(`the node "${node.name ?? ""}" has the operator type "${node.opType ?? ""}", which is not a name`);
+  if (!/^\w+$/.test(node.opType ?? ""))
+    throw new OnnxError(
+      `the node "${node.name ?? ""}" has the operator type "${node.opType ?? ""}", which is not a name`,
+    );
   const where = describeNode(node);
   if (!node.input?.length && !node.output?.length) throw new OnnxError(`${where} has neither inputs nor outputs`);
   const domain = domainOf(node);
   const version = scope.opsets.get(domain);
-  if (version === undefined) throw new OnnxError(`${where} is of the domain "${domain}", whose operator set the model does not declare`);
+  if (version === undefined)
+    throw new OnnxError(`${where} is of the domain "${domain}", whose operator set the model does not declare`);
   for (const name of node.input ?? []) {
-    if (name !== "" && !values.has(name)) throw new OnnxError(`${where} reads "${name}" before anything has produced it`);
+    if (name !== "" && !values.has(name))
+      throw new OnnxError(`${where} reads "${name}" before anything has produced it`);
   }
   const signature = signatureOf(operatorOf(node), version);
   const seen = new Set<string>();
@@ -125,12 +133,16 @@ function checkNode(node: NodeProto, scope: Scope, values: ReadonlySet<string>): 
   if (!signature) return;
   const [least, most] = signature.arity;
   const count = node.input?.length ?? 0;
-  if (count < least || count > most) throw new OnnxError(`${where} has ${count} inputs, which the operator does not take`);
+  if (count < least || count > most)
+    throw new OnnxError(`${where} has ${count} inputs, which the operator does not take`);
 }
 
 function checkValueInfo({ type }: ValueInfoProto, what: string, { limit }: Scope, required: boolean): void {
   const other = (["sequenceType", "mapType", "sparseTensorType", "optionalType"] as const).find((kind) => type?.[kind]);
-  if (other) throw new OnnxError(`${what} is a ${other.replace("Type", "").replace("sparseTensor", "sparse tensor")}; only tensors are supported`);
+  if (other)
+    throw new OnnxError(
+      `${what} is a ${other.replace("Type", "").replace("sparseTensor", "sparse tensor")}; only tensors are supported`,
+    );
   if (!type?.tensorType) {
     if (required) throw new OnnxError(`${what} has no type`);
     return;
@@ -138,7 +150,8 @@ function checkValueInfo({ type }: ValueInfoProto, what: string, { limit }: Scope
   const { elemType, shape } = type.tensorType;
   if (required || elemType) readDType(elemType, what);
   const dims = (shape?.dim ?? []).map(({ dimValue, dimParam }) => {
-    if (dimValue !== undefined && dimParam !== undefined) throw new OnnxError(`${what} has a dimension that is both ${dimValue} and "${dimParam}"`);
+    if (dimValue !== undefined && dimParam !== undefined)
+      throw new OnnxError(`${what} has a dimension that is both ${dimValue} and "${dimParam}"`);
     return dimValue ?? 1;
   });
   countElements(dims, limit, what);
@@ -149,5 +162,9 @@ function agrees({ dataType, dims = [] }: TensorProto, { type }: ValueInfoProto):
   const { elemType, shape } = type?.tensorType ?? {};
   if (elemType && elemType !== dataType) return false;
   const declared = shape?.dim;
-  return !declared || (declared.length === dims.length && declared.every(({ dimValue }, i) => dimValue === undefined || dimValue === dims[i]));
+  return (
+    !declared ||
+    (declared.length === dims.length &&
+      declared.every(({ dimValue }, i) => dimValue === undefined || dimValue === dims[i]))
+  );
 }

@@ -33,7 +33,9 @@ function readExternal(folder: string, { location, offset, length }: ExternalRang
   return withFile(path, (file, size, links) => {
     if (links !== 1) throw new OnnxError(`the model's data file "${location}" has ${links} names; copy it`);
     if (offset + length > size)
-      throw new OnnxError(`"${location}" has ${size} bytes, but a tensor is said to lie at ${offset} to ${offset + length}`);
+      throw new OnnxError(
+        `"${location}" has ${size} bytes, but a tensor is said to lie at ${offset} to ${offset + length}`,
+      );
     return readRange(file, location, offset, length);
   });
 }

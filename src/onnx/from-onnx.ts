@@ -1,13 +1,13 @@
 import {
   ArgumentError,
-  asTensor,
   type Attrs,
+  asTensor,
   constant,
-  didYouMean,
   type Dim,
-  dtypeFromOnnx,
   type DType,
   DTypeError,
+  didYouMean,
+  dtypeFromOnnx,
   evaluateDim,
   formatShape,
   type HostTensor,
@@ -77,7 +77,12 @@ export function fromOnnx(bytes: Uint8Array, options: FromOnnxOptions = {}): Onnx
     const what = `the initializer "${name}"`;
     if (read.has(name)) initializers.set(name, readTensor(tensor, { what, limit, externalData }));
   }
-  return new OnnxModel(model, nodes.map((node) => stepOf(node, opsets, limit)), initializers, limit);
+  return new OnnxModel(
+    model,
+    nodes.map((node) => stepOf(node, opsets, limit)),
+    initializers,
+    limit,
+  );
 }
 
 /**
@@ -121,7 +126,10 @@ export class OnnxModel {
    * differentiate with respect to them; those left out are constants.
    * @throws ArgumentError for a missing or unknown name; ShapeError, DTypeError, OnnxError where types do not fit.
    */
-  call(inputs: Readonly<Record<string, TensorLike>>, weights: Readonly<Record<string, TensorLike>> = {}): Record<string, Tensor> {
+  call(
+    inputs: Readonly<Record<string, TensorLike>>,
+    weights: Readonly<Record<string, TensorLike>> = {},
+  ): Record<string, Tensor> {
     const values = new Map<string, Tensor>();
     for (const [name, value] of this.#initializers) values.set(name, constant(value));
     for (const [name, value] of Object.entries(weights)) {
@@ -131,7 +139,10 @@ export class OnnxModel {
     }
     for (const [name, tensor] of bindInputs(this.inputs, inputs)) values.set(name, tensor);
     for (const step of this.#steps) {
-      const results = this.#run(step, step.inputs.map((name) => (name === "" ? null : values.get(name)!)));
+      const results = this.#run(
+        step,
+        step.inputs.map((name) => (name === "" ? null : values.get(name)!)),
+      );
       step.outputs.forEach((name, i) => {
         if (name !== "") values.set(name, results[i]!);
       });
@@ -150,14 +161,17 @@ export class OnnxModel {
     const unknown = Object.keys(dims).find((name) => !named.has(name));
     if (unknown !== undefined) throw new ArgumentError(`no input has the dimension "${unknown}"`);
     const ports = this.inputs.map(({ name, dtype, shape }) => {
-      if (!shape) throw new ShapeError(`the file does not say the shape of the input "${name}"; build the graph with call`);
+      if (!shape)
+        throw new ShapeError(`the file does not say the shape of the input "${name}"; build the graph with call`);
       return { name, tensor: input(name, { dtype, shape: shape.map((d) => evaluateDim(d, bindings) ?? d) }) };
     });
     const taken = new Set(this.inputs.map((p) => p.name));
-    const outputs = Object.entries(this.call(Object.fromEntries(ports.map((p) => [p.name, p.tensor])))).map(([name, tensor]) => {
-      // An input that is returned as it is needs a second name.
-      return { name: taken.has(name) ? `${name}_out` : name, tensor };
-    });
+    const outputs = Object.entries(this.call(Object.fromEntries(ports.map((p) => [p.name, p.tensor])))).map(
+      ([name, tensor]) => {
+        // An input that is returned as it is needs a second name.
+        return { name: taken.has(name) ? `${name}_out` : name, tensor };
+      },
+    );
     return makeGraph(ports, outputs);
   }
 
@@ -179,7 +193,8 @@ export class OnnxModel {
   }
 
   #result({ name, dtype }: ModelPort, tensor: Tensor): Tensor {
-    if (tensor.dtype !== dtype) throw new OnnxError(`the output "${name}" is declared as ${dtype} but computed as ${tensor.dtype}`);
+    if (tensor.dtype !== dtype)
+      throw new OnnxError(`the output "${name}" is declared as ${dtype} but computed as ${tensor.dtype}`);
     return tensor;
   }
 }
@@ -202,7 +217,10 @@ function neededNodes(graph: GraphProto): NodeProto[] {
 const REASONS: readonly (readonly [RegExp, string])[] = [
   [/^(If|Loop|Scan)$/, "control flow is not supported; export the model with fixed sizes, or simplify it first"],
   [/^(Sequence|Optional|SplitToSequence|ConcatFromSequence)/, "sequences and optionals are not supported"],
-  [/^(String|RegexFullMatch|TfIdfVectorizer|com\.microsoft\.extensions\.)/, "text and files are read outside of the model"],
+  [
+    /^(String|RegexFullMatch|TfIdfVectorizer|com\.microsoft\.extensions\.)/,
+    "text and files are read outside of the model",
+  ],
   [/^ai\.onnx\.ml\./, "classical machine learning is not supported"],
 ];
 
@@ -270,7 +288,8 @@ function bindInputs(ports: readonly ModelPort[], given: Readonly<Record<string, 
   if (unknown !== undefined) throw new ArgumentError(`the model has no input "${unknown}"; it takes ${names}`);
   const bound = new Map<string, Dim>();
   return ports.map(({ name, dtype, shape }) => {
-    if (!Object.hasOwn(given, name)) throw new ArgumentError(`the input "${name}" was not given; the model takes ${names}`);
+    if (!Object.hasOwn(given, name))
+      throw new ArgumentError(`the input "${name}" was not given; the model takes ${names}`);
     const tensor = asTensor(given[name]!, { dtype, shape: [] });
     if (tensor.dtype !== dtype) throw new DTypeError(`the input "${name}" takes ${dtype}, not ${tensor.dtype}`);
     if (shape && !bindShape(shape, tensor.shape, bound)) {
@@ -305,6 +324,11 @@ const MAX_NAME = 1024;
 function checkResult({ shape, dtype }: Tensor, limit: number): void {
   const what = `a result of type ${dtype}`;
   if (shape.length > MAX_RANK) throw new ShapeError(`${what} has ${shape.length} dimensions`);
-  if (shape.some((d) => typeof d === "string" && d.length > MAX_NAME)) throw new ShapeError(`${what} has a dimension without a readable name`);
-  countElements(shape.filter((d) => typeof d === "number"), limit, what);
+  if (shape.some((d) => typeof d === "string" && d.length > MAX_NAME))
+    throw new ShapeError(`${what} has a dimension without a readable name`);
+  countElements(
+    shape.filter((d) => typeof d === "number"),
+    limit,
+    what,
+  );
 }

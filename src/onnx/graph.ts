@@ -24,7 +24,9 @@ export function makeGraph(inputs: readonly Port[], outputs: readonly Port[]): Gr
   const known = new Set(inputs.map((p) => p.tensor));
   for (const node of nodesOf(outputs.map((p) => p.tensor))) {
     if (node.op === "pare.Input" && !known.has(node.outputs[0]!)) {
-      throw new ArgumentError(`the graph uses the input "${String(node.extra)}", which is not among its inputs: a tensor of another trace was used`);
+      throw new ArgumentError(
+        `the graph uses the input "${String(node.extra)}", which is not among its inputs: a tensor of another trace was used`,
+      );
     }
   }
   return { inputs, outputs };

@@ -1,7 +1,19 @@
 import {
-  cast, constant, constantOf, findOp, HostTensor, ints, isStatic, knownNumbers, Node, op, reshape, type Attrs, type Tensor,
+  type Attrs,
+  cast,
+  constant,
+  constantOf,
+  findOp,
+  HostTensor,
+  ints,
+  isStatic,
+  knownNumbers,
+  Node,
+  op,
+  reshape,
+  type Tensor,
 } from "../tensor/index.ts";
-import { makeGraph, type Graph } from "./graph.ts";
+import { type Graph, makeGraph } from "./graph.ts";
 import { simplify } from "./simplify.ts";
 
 export interface LowerOptions {
@@ -55,25 +67,32 @@ class Lowering {
 
   #lowerNode(node: Node): void {
     const inputs = node.inputs.map((t) => (t ? this.#done.get(t)! : null));
-    const finish = (results: readonly (Tensor | undefined)[]): void => {
-      node.outputs.forEach((t, i) => {
-        const result = results[i];
-        if (result) this.#done.set(t, result);
-      });
-    };
+    const results = this.#lowered(node, inputs);
+    node.outputs.forEach((t, i) => {
+      const result = results[i];
+      if (result) this.#done.set(t, result);
+    });
+  }
+
+  /** The final forms of a node's outputs; an output that nobody can ask for may be missing. */
+  #lowered(node: Node, inputs: readonly (Tensor | null)[]): readonly (Tensor | undefined)[] {
     switch (node.op) {
-      case "Constant": return finish([this.#constant(node.outputs[0]!)]);
+      case "Constant":
+        return [this.#constant(node.outputs[0]!)];
       case "pare.Input":
-      case "pare.StopGradient": return finish([inputs[0] ?? this.keep(node.outputs[0]!)]);
-      case "pare.CustomVjp": return finish(inputs.slice(inputs.length - node.outputs.length) as Tensor[]);
-      case "pare.After": return finish([this.#delay(inputs[0]!, inputs.slice(1) as Tensor[])]);
+        return [this.keep(node.outputs[0]!)];
+      case "pare.StopGradient":
+        return [inputs[0]!];
+      case "pare.CustomVjp":
+        return inputs.slice(inputs.length - node.outputs.length) as Tensor[];
+      case "pare.After":
+        return [this.#delay(inputs[0]!, inputs.slice(1) as Tensor[])];
     }
     const def = findOp(node.op)!;
     const foreign = this.#portable && (node.op.startsWith("com.microsoft.") || def.nonstandard === true);
-    if (foreign && def.expand) return finish(def.expand(inputs, node.attrs, node.outputs.length).map((t) => this.visit(t)));
+    if (foreign && def.expand) return def.expand(inputs, node.attrs, node.outputs.length).map((t) => this.visit(t));
     const simpler = simplify(node, inputs, { portable: this.#portable });
-    if (simpler) return finish([this.visit(simpler)]);
-    finish(this.#emit(node, inputs));
+    return simpler ? [this.visit(simpler)] : this.#emit(node, inputs);
   }
 
   /** The node with lowered inputs, or an equal one that exists already. */

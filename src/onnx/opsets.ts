@@ -16,7 +16,8 @@ export function opsetsOf({ irVersion, opsetImport }: ModelProto): Map<string, nu
   for (const entry of opsetImport ?? []) {
     const domain = domainOf(entry);
     if (opsets.has(domain)) throw new OnnxError(`the operator set of the domain "${domain}" is declared twice`);
-    if (!entry.version || entry.version < 0) throw new OnnxError(`the operator set of the domain "${domain}" has no version`);
+    if (!entry.version || entry.version < 0)
+      throw new OnnxError(`the operator set of the domain "${domain}" has no version`);
     opsets.set(domain, entry.version);
   }
   if (opsets.size === 0) {

@@ -19,8 +19,12 @@ export function sortNodes(graph: GraphProto): NodeProto[] {
   for (const node of nodes) {
     for (const name of node.output ?? []) {
       if (name === "") continue;
-      if (given.has(name)) throw new OnnxError(`${describeNode(node)} produces "${name}", which is an input or initializer`);
-      if (producer.has(name)) throw new OnnxError(`"${name}" is produced twice: by ${describeNode(producer.get(name)!)} and by ${describeNode(node)}`);
+      if (given.has(name))
+        throw new OnnxError(`${describeNode(node)} produces "${name}", which is an input or initializer`);
+      if (producer.has(name))
+        throw new OnnxError(
+          `"${name}" is produced twice: by ${describeNode(producer.get(name)!)} and by ${describeNode(node)}`,
+        );
       producer.set(name, node);
     }
   }

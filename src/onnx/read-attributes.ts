@@ -1,4 +1,4 @@
-import type { Attrs, AttrKind, AttrValue } from "../tensor/index.ts";
+import type { AttrKind, Attrs, AttrValue } from "../tensor/index.ts";
 import { OnnxError } from "./errors.ts";
 import { readTensor } from "./read-tensor.ts";
 import { type AttributeProto, attributeType, type NodeProto } from "./schema.ts";
@@ -39,7 +39,8 @@ export function attributeKind(attribute: AttributeProto, what: string): Attribut
   const held = present[0] && valueFields[present[0]];
   // Files of the first IR version have no type field; writers may leave out a value of zero.
   const declared = attribute.type ? kindByNumber.get(attribute.type) : held;
-  if (!declared) throw new OnnxError(attribute.type ? `${what} has the unknown type ${attribute.type}` : `${what} has no value`);
+  if (!declared)
+    throw new OnnxError(attribute.type ? `${what} has the unknown type ${attribute.type}` : `${what} has no value`);
   if (held && held !== declared) throw new OnnxError(`${what} is declared as ${declared} but holds ${held}`);
   return declared;
 }
@@ -62,7 +63,9 @@ export function readAttributes(
     const kind = attributeKind(attribute, what);
     const wanted = Object.hasOwn(kinds, name) ? kinds[name] : undefined;
     if (!wanted)
-      throw new OnnxError(`${what} is unknown; the operator has ${Object.keys(kinds).sort().join(", ") || "no attributes"}`);
+      throw new OnnxError(
+        `${what} is unknown; the operator has ${Object.keys(kinds).sort().join(", ") || "no attributes"}`,
+      );
     if (kind !== wanted) throw new OnnxError(`${what} must be of kind ${wanted}, not ${kind}`);
     if (Object.hasOwn(attrs, name)) throw new OnnxError(`${what} is given twice`);
     attrs[name] = valueOf(attribute, wanted, what, limit);

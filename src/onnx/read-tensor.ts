@@ -124,7 +124,13 @@ export function checkTensor(proto: TensorProto, { what, limit }: ReadTensorOptio
     : [bytesOf(dtype, count), proto.rawData?.length ?? 0, "bytes"];
   if (!external && given !== expected)
     throw new OnnxError(`${what} takes ${expected} ${unit} (${count} elements of ${dtype}), but ${given} are there`);
-  return { dtype, shape, count, list, external: external ? externalRange(proto, bytesOf(dtype, count), what) : undefined };
+  return {
+    dtype,
+    shape,
+    count,
+    list,
+    external: external ? externalRange(proto, bytesOf(dtype, count), what) : undefined,
+  };
 }
 
 /**
@@ -178,7 +184,8 @@ function externalRange(proto: TensorProto, length: number, what: string): Extern
     const text = fields.get(key);
     if (text === undefined) return fallback;
     const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-    if (Number.isNaN(value)) throw new OnnxError(`${what}: the ${key} of its external data is "${text}", not a whole number`);
+    if (Number.isNaN(value))
+      throw new OnnxError(`${what}: the ${key} of its external data is "${text}", not a whole number`);
     return value;
   };
   const location = fields.get("location");
@@ -195,7 +202,7 @@ function checkLocation(location: string, what: string): void {
     throw new OnnxError(`${what}: the location "${location}" of its external data ${why}`);
   };
   if (location.startsWith("*/")) refuse("is an address in another program's memory");
-  if (/[\0-\x1f\\:]/.test(location)) refuse("has a character that is not part of a plain relative path");
+  if (/[\p{Cc}\\:]/u.test(location)) refuse("has a character that is not part of a plain relative path");
   if (location.startsWith("/")) refuse("is an absolute path");
   if (location.split("/").some((part) => part === ".." || part === "")) refuse("leads out of the model's folder");
 }
@@ -207,6 +214,8 @@ function fetchRange(range: ExternalRange, { what, externalData }: ReadTensorOpti
     );
   const bytes = externalData(range);
   if (bytes.byteLength !== range.length)
-    throw new OnnxError(`${what} takes ${range.length} bytes of "${range.location}", but externalData gave ${bytes.byteLength}`);
+    throw new OnnxError(
+      `${what} takes ${range.length} bytes of "${range.location}", but externalData gave ${bytes.byteLength}`,
+    );
   return bytes;
 }

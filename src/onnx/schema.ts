@@ -25,8 +25,19 @@ export interface Field {
 }
 
 export type MessageName =
-  | "Model" | "OperatorSetId" | "StringStringEntry" | "Graph" | "Node" | "Attribute" | "Tensor"
-  | "ValueInfo" | "Type" | "TensorType" | "TensorShape" | "Dimension" | "Opaque";
+  | "Model"
+  | "OperatorSetId"
+  | "StringStringEntry"
+  | "Graph"
+  | "Node"
+  | "Attribute"
+  | "Tensor"
+  | "ValueInfo"
+  | "Type"
+  | "TensorType"
+  | "TensorShape"
+  | "Dimension"
+  | "Opaque";
 
 const one = (name: string, kind: FieldKind): Field => ({ name, kind, repeated: false });
 const many = (name: string, kind: FieldKind): Field => ({ name, kind, repeated: true });
@@ -95,7 +106,13 @@ export const schema: Readonly<Record<MessageName, Readonly<Record<number, Field>
     14: one("dataLocation", "int32"),
   },
   ValueInfo: { 1: one("name", "string"), 2: one("type", "Type") },
-  Type: { 1: one("tensorType", "TensorType"), 4: one("sequenceType", "Opaque"), 5: one("mapType", "Opaque"), 8: one("sparseTensorType", "Opaque"), 9: one("optionalType", "Opaque") },
+  Type: {
+    1: one("tensorType", "TensorType"),
+    4: one("sequenceType", "Opaque"),
+    5: one("mapType", "Opaque"),
+    8: one("sparseTensorType", "Opaque"),
+    9: one("optionalType", "Opaque"),
+  },
   TensorType: { 1: one("elemType", "int32"), 2: one("shape", "TensorShape") },
   TensorShape: { 1: many("dim", "Dimension") },
   Dimension: { 1: one("dimValue", "int64"), 2: one("dimParam", "string") },
@@ -113,8 +130,14 @@ export interface ModelProto {
   metadataProps?: StringStringEntryProto[];
   functions?: object[];
 }
-export interface OperatorSetIdProto { domain?: string; version?: number }
-export interface StringStringEntryProto { key?: string; value?: string }
+export interface OperatorSetIdProto {
+  domain?: string;
+  version?: number;
+}
+export interface StringStringEntryProto {
+  key?: string;
+  value?: string;
+}
 export interface GraphProto {
   node?: NodeProto[];
   name?: string;
@@ -167,11 +190,28 @@ export interface TensorProto {
   /** 1: the bytes lie in another file, described by `externalData`. */
   dataLocation?: number;
 }
-export interface ValueInfoProto { name?: string; type?: TypeProto }
-export interface TypeProto { tensorType?: TensorTypeProto; sequenceType?: object; mapType?: object; sparseTensorType?: object; optionalType?: object }
-export interface TensorTypeProto { elemType?: number; shape?: TensorShapeProto }
-export interface TensorShapeProto { dim?: DimensionProto[] }
-export interface DimensionProto { dimValue?: number; dimParam?: string }
+export interface ValueInfoProto {
+  name?: string;
+  type?: TypeProto;
+}
+export interface TypeProto {
+  tensorType?: TensorTypeProto;
+  sequenceType?: object;
+  mapType?: object;
+  sparseTensorType?: object;
+  optionalType?: object;
+}
+export interface TensorTypeProto {
+  elemType?: number;
+  shape?: TensorShapeProto;
+}
+export interface TensorShapeProto {
+  dim?: DimensionProto[];
+}
+export interface DimensionProto {
+  dimValue?: number;
+  dimParam?: string;
+}
 
 /** `AttributeProto.AttributeType` numbers. */
 export const attributeType = {

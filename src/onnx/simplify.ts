@@ -1,6 +1,7 @@
 import {
   broadcastShapes,
   constantOf,
+  fill,
   type HostTensor,
   isFloat,
   isStatic,
@@ -103,7 +104,8 @@ const rules: Readonly<Record<string, Rule>> = {
   Mul: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : single(a!) === 1 ? ifSame(b!, node) : undefined),
   Div: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : undefined),
   Neg: (_node, [x]) => (x!.node.op === "Neg" ? x!.node.inputs[0]! : undefined),
-  MatMul: (node, [a, b], context) => fuseProduct(node, a!, b!, context),
+  MatMul: (node, [a, b], context) => overNothing(node, a!, b!) ?? fuseProduct(node, a!, b!, context),
+  "com.microsoft.FusedMatMul": (node, [a, b]) => overNothing(node, a!, b!),
 };
 
 function orderOf(node: Node, x: Tensor): readonly number[] {
@@ -137,6 +139,13 @@ function factored(t: Tensor): { base: Tensor; transposed: boolean; factor: numbe
       [base, factor] = [y!, factor * single(x!)!];
     else return { base, transposed, factor };
   }
+}
+
+/** Zeros for a product of vectors without elements, where onnxruntime leaves whatever its memory held. */
+function overNothing(node: Node, a: Tensor, b: Tensor): Tensor | undefined {
+  const inner = a.shape.at(node.attrs.transA === 1 && a.rank > 1 ? -2 : -1);
+  const { shape, dtype } = node.outputs[0]!;
+  return inner === 0 ? fill(0, shape, dtype, [a, b]) : undefined;
 }
 
 /**

@@ -1,7 +1,25 @@
-import { constantOf, dtypes, findOp, type AttrValue, type HostTensor, type Node, type Shape, type Tensor, type TensorType } from "../tensor/index.ts";
+import {
+  type AttrValue,
+  constantOf,
+  dtypes,
+  findOp,
+  type HostTensor,
+  type Node,
+  type Shape,
+  type Tensor,
+  type TensorType,
+} from "../tensor/index.ts";
 import { type Graph, nodesOf, type Port } from "./graph.ts";
-import { lower, type LowerOptions } from "./lower.ts";
-import { attributeType, type AttributeProto, type GraphProto, type ModelProto, type NodeProto, type TensorProto, type ValueInfoProto } from "./schema.ts";
+import { type LowerOptions, lower } from "./lower.ts";
+import {
+  type AttributeProto,
+  attributeType,
+  type GraphProto,
+  type ModelProto,
+  type NodeProto,
+  type TensorProto,
+  type ValueInfoProto,
+} from "./schema.ts";
 import { encodeModel } from "./wire.ts";
 
 /** The operator set that graphs are written in. */
@@ -9,7 +27,13 @@ export const OPSET = 21;
 const IR_VERSION = 10;
 
 /** Operators that came after the base set, with the set that brought them. */
-const NEWER: Readonly<Record<string, number>> = { Attention: 23, RotaryEmbedding: 23, RMSNormalization: 23, Swish: 24, TensorScatter: 24 };
+const NEWER: Readonly<Record<string, number>> = {
+  Attention: 23,
+  RotaryEmbedding: 23,
+  RMSNormalization: 23,
+  Swish: 24,
+  TensorScatter: 24,
+};
 
 export interface ToOnnxOptions extends LowerOptions {
   /** Text pairs kept in the file's metadata. */
@@ -70,7 +94,9 @@ export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
     producerName: "pare",
     graph: graphProto(lowered, used),
     opsetImport: [{ domain: "", version: opset }, ...(contrib ? [{ domain: "com.microsoft", version: 1 }] : [])],
-    ...(options.metadata ? { metadataProps: Object.entries(options.metadata).map(([key, value]) => ({ key, value })) } : {}),
+    ...(options.metadata
+      ? { metadataProps: Object.entries(options.metadata).map(([key, value]) => ({ key, value })) }
+      : {}),
   };
 }
 
@@ -142,12 +168,19 @@ const utf8 = new TextEncoder();
 
 function attributeProto(name: string, kind: string, value: AttrValue): AttributeProto {
   switch (kind) {
-    case "int": return { name, type: attributeType.int, i: value as number };
-    case "float": return { name, type: attributeType.float, f: value as number };
-    case "string": return { name, type: attributeType.string, s: utf8.encode(value as string) };
-    case "ints": return { name, type: attributeType.ints, ints: [...(value as readonly number[])] };
-    case "floats": return { name, type: attributeType.floats, floats: [...(value as readonly number[])] };
-    case "strings": return { name, type: attributeType.strings, strings: (value as readonly string[]).map((s) => utf8.encode(s)) };
-    default: return { name, type: attributeType.tensor, t: tensorProto(value as HostTensor, name) };
+    case "int":
+      return { name, type: attributeType.int, i: value as number };
+    case "float":
+      return { name, type: attributeType.float, f: value as number };
+    case "string":
+      return { name, type: attributeType.string, s: utf8.encode(value as string) };
+    case "ints":
+      return { name, type: attributeType.ints, ints: [...(value as readonly number[])] };
+    case "floats":
+      return { name, type: attributeType.floats, floats: [...(value as readonly number[])] };
+    case "strings":
+      return { name, type: attributeType.strings, strings: (value as readonly string[]).map((s) => utf8.encode(s)) };
+    default:
+      return { name, type: attributeType.tensor, t: tensorProto(value as HostTensor, name) };
   }
 }

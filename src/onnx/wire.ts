@@ -59,11 +59,18 @@ const tooLarge = (bytes: number): OnnxError =>
   new OnnxError(`the model takes ${bytes} bytes, but an ONNX file ends at 2 GB; write its weights as external data`);
 
 const fieldsOf = new Map(
-  Object.entries(schema).map(([name, fields]) => [name, Object.entries(fields).map(([n, f]) => [Number(n), f] as const)]),
+  Object.entries(schema).map(([name, fields]) => [
+    name,
+    Object.entries(fields).map(([n, f]) => [Number(n), f] as const),
+  ]),
 );
 
 /** Calls `visit` with each value that a message has; a list of numbers, which is packed, counts as one. */
-function eachValue(name: MessageName, message: Message, visit: (number: number, field: Field, value: unknown) => void): void {
+function eachValue(
+  name: MessageName,
+  message: Message,
+  visit: (number: number, field: Field, value: unknown) => void,
+): void {
   for (const [number, field] of fieldsOf.get(name)!) {
     const value = message[field.name];
     if (value === undefined) continue;
@@ -233,7 +240,9 @@ class Decoder {
     const length = Number(this.#reader.uint64());
     const left = end - this.#reader.pos;
     if (length > left)
-      throw new OnnxError(`the field ${name} claims ${length} bytes, but ${left} are left: the file is truncated or damaged`);
+      throw new OnnxError(
+        `the field ${name} claims ${length} bytes, but ${left} are left: the file is truncated or damaged`,
+      );
     return this.#reader.pos + length;
   }
 }

@@ -2,6 +2,7 @@ import type { Tensor as OrtTensor } from "onnxruntime-common";
 import { makeGraph, toOnnx } from "../onnx/index.ts";
 import { type HostTensor, input } from "../tensor/index.ts";
 import { type Device, type DeviceOptions, type LoadedDevice, loadDevice } from "./device.ts";
+import { discard } from "./discard.ts";
 import { dtypeOfOrt, fromOrt, toOrt } from "./feeds.ts";
 import { openSession, type SessionShare } from "./session.ts";
 
@@ -72,7 +73,11 @@ class LocalExecution implements Execution {
     const rest: Record<string, HostTensor> = {};
     const state = new Set(this.#plan.slots.map((s) => s.output));
     for (const name of this.#plan.outputs) if (!state.has(name)) rest[name] = fromOrt(results[name]!);
-    for (const { input, output } of this.#plan.slots) if (output !== null) this.#turn(input, results[output]!);
+    const changed = this.#plan.slots.filter((slot) => slot.output !== null);
+    for (const { input, output } of changed) this.#turn(input, results[output!]!);
+    // The state is in the memory that the run was given; what it returned beside are copies.
+    if (this.#target.size > 0)
+      discard(changed.map(({ output }) => (results[output!]!.data as Float32Array).buffer as ArrayBuffer));
     return rest;
   }
 
@@ -92,10 +97,10 @@ class LocalExecution implements Execution {
     if (!target) {
       if (before.location !== "cpu") before.dispose();
       this.#current.set(input, result);
-    } else if (target !== before) {
-      this.#current.set(input, target);
-      this.#target.set(input, before);
+      return;
     }
+    this.#current.set(input, target);
+    this.#target.set(input, before);
   }
 
   async read(): Promise<Record<string, HostTensor>> {

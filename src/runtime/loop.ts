@@ -15,7 +15,17 @@ import { DisposedError, FeedError } from "./errors.ts";
 import type { Slot } from "./execution.ts";
 import { checkFeed, checkPortType } from "./feeds.ts";
 import { mayOverwrite } from "./in-place.ts";
-import { type Hosted, isOutputName, type OutputName, portName, specsOf, type Traced, trace } from "./trace.ts";
+import {
+  type Hosted,
+  isOutputName,
+  isSpecLeaf,
+  type OutputName,
+  portName,
+  type SpecLeaf,
+  specsOf,
+  type Traced,
+  trace,
+} from "./trace.ts";
 
 /** A program with memory: each run takes inputs and the state that the run before left. */
 export interface Loop<St, I extends readonly unknown[], R> {
@@ -47,22 +57,23 @@ export async function compileLoop<St, const I extends readonly unknown[], R>(
   const traced = trace(fn as (...args: never[]) => unknown, [initial, ...specs], names);
   const { state: nextTree, result } = traced.result as { state: unknown; result: unknown };
   const nextNames = flattenTree(nextTree, isOutputName);
-  const start = flattenTree(initial, isHostTensor);
-  checkState(start, nextNames, new Map(traced.graph.outputs.map((p) => [p.name, p.tensor])));
+  const form = traced.specs[0];
+  const types = flattenTree(form, isSpecLeaf);
+  checkState(types, nextNames, new Map(traced.graph.outputs.map((p) => [p.name, p.tensor])));
   for (const { name, tensor } of [...traced.graph.inputs, ...traced.graph.outputs]) checkPortType(name, tensor);
 
   const inputOf = (path: string): string => portName("state", path);
   const { graph, slots } = planSlots(
     lower(traced.graph, targetOf(options)),
-    Object.keys(start).map((path) => [inputOf(path), nextNames[path]!.name]),
+    Object.keys(types).map((path) => [inputOf(path), nextNames[path]!.name]),
   );
   const execution = await open(
     { model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots },
     options,
   );
   const named = (values: Readonly<Record<string, HostTensor>>): Record<string, HostTensor> =>
-    Object.fromEntries(Object.keys(start).map((path) => [inputOf(path), values[path]!]));
-  await execution.write(named(start));
+    Object.fromEntries(Object.keys(types).map((path) => [inputOf(path), values[path]!]));
+  await execution.write(named(flattenTree(initial, isHostTensor)));
 
   const wanted = specsOf(traced);
   for (const { input } of slots) wanted.delete(input);
@@ -81,16 +92,16 @@ export async function compileLoop<St, const I extends readonly unknown[], R>(
     async state() {
       check();
       const values = await execution.read();
-      return mapTree(initial, isHostTensor, (_leaf, path) => values[inputOf(path)]!) as St;
+      return mapTree(form, isSpecLeaf, (_leaf, path) => values[inputOf(path)]!) as St;
     },
     async load(next) {
       check();
       const given = flattenTree(next, isHostTensor);
-      for (const [path, value] of Object.entries(start)) {
+      for (const [path, want] of Object.entries(types)) {
         if (!given[path]) throw new FeedError(`the state to load lacks "${path}"`);
-        checkFeed(inputOf(path), value, given[path], new Map());
+        checkFeed(inputOf(path), want, given[path], new Map());
       }
-      const extra = Object.keys(given).find((path) => !Object.hasOwn(start, path));
+      const extra = Object.keys(given).find((path) => !Object.hasOwn(types, path));
       if (extra !== undefined)
         throw new FeedError(`the state to load has "${extra}", which this program does not know`);
       await execution.write(named(given));
@@ -129,7 +140,7 @@ function planSlots(lowered: Graph, pairs: readonly (readonly [string, string])[]
 }
 
 function checkState(
-  start: Record<string, HostTensor>,
+  start: Record<string, SpecLeaf>,
   next: Record<string, OutputName>,
   tensors: ReadonlyMap<string, Tensor>,
 ): void {

@@ -69,6 +69,8 @@ export const portName = (argument: string, path: string): string => (path === ""
  */
 export function trace(fn: (...args: never[]) => unknown, specs: readonly unknown[], names?: readonly string[]): Trace {
   const args = specs.map((_, i) => names?.[i] ?? `arg${i}`);
+  // Examples lend their type and are let go, so that a program does not keep their numbers alive.
+  const types = specs.map((tree) => mapTree(tree, isSpecLeaf, ({ dtype, shape }) => new TensorSpec(dtype, shape)));
   if (names && names.length !== specs.length)
     throw new ArgumentError(`${names.length} names were given for ${specs.length} arguments`);
   const inputs: { name: string; tensor: Tensor }[] = [];
@@ -93,7 +95,7 @@ export function trace(fn: (...args: never[]) => unknown, specs: readonly unknown
     return new OutputName(name);
   });
   if (outputs.length === 0) throw new GraphError("the traced function returned no tensor");
-  return { graph: makeGraph(inputs, outputs), specs, names: args, result };
+  return { graph: makeGraph(inputs, outputs), specs: types, names: args, result };
 }
 
 /** Inputs of one argument by port name, in the order of the graph. */

@@ -8,11 +8,13 @@ import {
   asTensor,
   defineOp,
   findOp,
+  isHostTensor,
   isTensor,
   Node,
   nextNodeId,
   type Tensor,
   type TensorLike,
+  type TensorType,
   within,
 } from "./tensor.ts";
 import { leavesOf, mapTree } from "./tree.ts";
@@ -199,15 +201,16 @@ function withBackward(primals: readonly Tensor[], results: readonly Tensor[], ba
 /**
  * A function with a gradient of its own: `forward` computes the result (one tensor) from tensors, `backward` gets
  * its cotangent, the result and the primals, and returns a cotangent (or null for zero) per primal. Straight-through
- * and trust estimators are written with it. Tensors that `forward` takes from outside of its arguments are constants
- * to differentiation.
+ * and trust estimators are written with it. A number among the primals takes the first tensor's element type. Tensors
+ * that `forward` takes from outside of its arguments are constants to differentiation.
  */
 export function customVjp<P extends TensorLike[]>(
   forward: (...primals: { [K in keyof P]: Tensor }) => Tensor,
   backward: (cotangent: Tensor, result: Tensor, ...primals: { [K in keyof P]: Tensor }) => readonly (Tensor | null)[],
 ): (...primals: P) => Tensor {
   return (...primals) => {
-    const tensors = primals.map((p) => asTensor(p)) as { [K in keyof P]: Tensor };
+    const like = primals.find((p) => isTensor(p) || isHostTensor(p)) as TensorType | undefined;
+    const tensors = primals.map((p) => asTensor(p, like)) as { [K in keyof P]: Tensor };
     const result = forward(...tensors);
     return withBackward(tensors, [result], ([cotangent]) => {
       const given = backward(cotangent!, result, ...tensors);

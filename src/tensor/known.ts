@@ -122,9 +122,17 @@ function compute(t: Tensor): readonly Dim[] | undefined {
     case "Equal":
       return combine(of(0), of(1), equalDims);
     case "Less":
-      return combine(of(0), of(1), onNumbers((a, b) => (a < b ? 1 : 0)));
+      return combine(
+        of(0),
+        of(1),
+        onNumbers((a, b) => (a < b ? 1 : 0)),
+      );
     case "Greater":
-      return combine(of(0), of(1), onNumbers((a, b) => (a > b ? 1 : 0)));
+      return combine(
+        of(0),
+        of(1),
+        onNumbers((a, b) => (a > b ? 1 : 0)),
+      );
     case "Not":
       return numbers(0)?.map((n) => 1 - n);
     case "Where": {

@@ -115,10 +115,12 @@ export async function compileStep<P, B>(options: StepOptions<P, B>): Promise<Ste
         ? record
         : Object.fromEntries(Object.entries(record).map(([name, t]) => [name, div(t, accumulate)]));
     const grads = average(sums);
-    const next = rule.update(grads, state.optimizer, state.params, rate);
+    const gradNorm = globalNorm(grads);
+    // Behind all gradients, so that parameters may be updated over the memory that the backward pass reads.
+    const next = rule.update(grads, state.optimizer, state.params, after(rate, gradNorm));
     return {
       state: { params: next.params, optimizer: next.state },
-      result: { ...average(totals), gradNorm: globalNorm(grads) },
+      result: { ...average(totals), gradNorm },
     };
   };
   const specs = [Array.from({ length: accumulate }, () => example), spec("f32", []), randomKey(0)] as const;

@@ -12,7 +12,8 @@ import { gpt2Regex, makeSplitter } from "../../src/formats/tokenizer-split.ts";
 interface Trained extends JsonObject {
   readonly model: { readonly vocab: Record<string, number>; readonly merges: readonly string[] };
 }
-const train = (texts: Iterable<string>, options: BpeTrainOptions): Trained => trainBpe(texts, options) as unknown as Trained;
+const train = (texts: Iterable<string>, options: BpeTrainOptions): Trained =>
+  trainBpe(texts, options) as unknown as Trained;
 
 const anyText = fc.string({ unit: "binary", maxLength: 60 });
 
@@ -76,18 +77,27 @@ describe("BpeEncoder", () => {
   it("equals the definition of BPE on random merges and words", () => {
     const piece = fc.string({ unit: fc.constantFrom("a", "b", "c"), minLength: 1, maxLength: 3 });
     fc.assert(
-      fc.property(fc.array(fc.tuple(piece, piece), { maxLength: 12 }), fc.string({ unit: fc.constantFrom("a", "b", "c"), maxLength: 24 }), (all, word) => {
-        const merges = all.filter((pair, i) => all.findIndex((other) => other.join(" ") === pair.join(" ")) === i);
-        const tokens = [...new Set(["a", "b", "c", ...merges.flatMap(([l, r]) => [l, r, l + r])])];
-        const model = { ...plain, merges, vocab: new Map(tokens.map((token, id) => [token, id])) };
-        expect(encode(word, model).map((id) => tokens[id])).toEqual(slowBpe(word, merges));
-      }),
+      fc.property(
+        fc.array(fc.tuple(piece, piece), { maxLength: 12 }),
+        fc.string({ unit: fc.constantFrom("a", "b", "c"), maxLength: 24 }),
+        (all, word) => {
+          const merges = all.filter((pair, i) => all.findIndex((other) => other.join(" ") === pair.join(" ")) === i);
+          const tokens = [...new Set(["a", "b", "c", ...merges.flatMap(([l, r]) => [l, r, l + r])])];
+          const model = { ...plain, merges, vocab: new Map(tokens.map((token, id) => [token, id])) };
+          expect(encode(word, model).map((id) => tokens[id])).toEqual(slowBpe(word, merges));
+        },
+      ),
       { seed: 2, numRuns: 300 },
     );
   });
 
   it("spells what it does not know in bytes, or as the unknown token, fused or not, or not at all", () => {
-    const vocab = new Map([["<unk>", 0], ["a", 1], ["<0xC3>", 2], ["<0xA9>", 3]]);
+    const vocab = new Map([
+      ["<unk>", 0],
+      ["a", 1],
+      ["<0xC3>", 2],
+      ["<0xA9>", 3],
+    ]);
     const model = { ...plain, vocab, merges: [] };
     expect(encode("aéa", { ...model, byteFallback: true })).toEqual([1, 2, 3, 1]);
     expect(encode("a中文a", { ...model, byteFallback: true, unknown: "<unk>" })).toEqual([1, 0, 0, 1]);
@@ -96,22 +106,41 @@ describe("BpeEncoder", () => {
   });
 
   it("marks the ends and insides of words", () => {
-    const ends = new Map([["a", 0], ["b</w>", 1], ["ab</w>", 2]]);
+    const ends = new Map([
+      ["a", 0],
+      ["b</w>", 1],
+      ["ab</w>", 2],
+    ]);
     expect(encode("ab", { ...plain, vocab: ends, merges: [["a", "b</w>"]], wordEnd: "</w>" })).toEqual([2]);
-    const insides = new Map([["a", 0], ["##b", 1], ["ab", 2]]);
+    const insides = new Map([
+      ["a", 0],
+      ["##b", 1],
+      ["ab", 2],
+    ]);
     expect(encode("ab", { ...plain, vocab: insides, merges: [["a", "##b"]], continuationPrefix: "##" })).toEqual([2]);
   });
 
   it("takes whole words where it is told to", () => {
-    const vocab = new Map([["a", 0], ["b", 1], ["ab", 2]]);
+    const vocab = new Map([
+      ["a", 0],
+      ["b", 1],
+      ["ab", 2],
+    ]);
     expect(encode("ab", { ...plain, vocab, merges: [] })).toEqual([0, 1]);
     expect(encode("ab", { ...plain, vocab, merges: [], wholeWords: new Map([["ab", 2]]) })).toEqual([2]);
   });
 
   it("refuses merges of tokens that do not exist", () => {
-    const vocab = new Map([["a", 0], ["b", 1]]);
-    expect(() => new BpeEncoder({ ...plain, vocab, merges: [["a", "b"]] }, false)).toThrow(/merge 0 needs the token "ab", which the vocabulary lacks/);
-    expect(() => new BpeEncoder({ ...plain, vocab, merges: [["c", "b"]] }, false)).toThrow(/merge 0 needs the token "c"/);
+    const vocab = new Map([
+      ["a", 0],
+      ["b", 1],
+    ]);
+    expect(() => new BpeEncoder({ ...plain, vocab, merges: [["a", "b"]] }, false)).toThrow(
+      /merge 0 needs the token "ab", which the vocabulary lacks/,
+    );
+    expect(() => new BpeEncoder({ ...plain, vocab, merges: [["c", "b"]] }, false)).toThrow(
+      /merge 0 needs the token "c"/,
+    );
   });
 });
 
@@ -120,7 +149,9 @@ function slowTrain(texts: readonly string[], vocabSize: number, minFrequency: nu
   const alphabet = [...byteChars].sort();
   const tokens = [...alphabet];
   const { split } = makeSplitter({ type: "Split", pattern: { Regex: gpt2Regex }, behavior: "Isolated" });
-  let words = texts.flatMap((text) => (text === "" ? [] : split(text, true))).map((word) => Array.from(toByteChars(word), (char) => alphabet.indexOf(char)));
+  let words = texts
+    .flatMap((text) => (text === "" ? [] : split(text, true)))
+    .map((word) => Array.from(toByteChars(word), (char) => alphabet.indexOf(char)));
   const merges: string[] = [];
   while (tokens.length < vocabSize) {
     const counts = new Map<string, number>();
@@ -154,7 +185,13 @@ function slowTrain(texts: readonly string[], vocabSize: number, minFrequency: nu
 describe("trainBpe", () => {
   it("merges the most frequent pair first (by hand)", () => {
     // e+s and s+t 9 times, then es+t; l+o and o+w 7 times; then e+w 6 times like n+e and w+est, but e comes first.
-    const words = [..."low ".repeat(5).trim().split(" "), "lower", "lower", ...Array(6).fill("newest"), ...Array(3).fill("widest")];
+    const words = [
+      ..."low ".repeat(5).trim().split(" "),
+      "lower",
+      "lower",
+      ...Array(6).fill("newest"),
+      ...Array(3).fill("widest"),
+    ];
     const { model } = train(words, { vocabSize: 256 + 6, words: "gpt2" });
     expect(model.merges).toEqual(["e s", "es t", "l o", "lo w", "e w", "n ew"]);
     expect(model.vocab["lo"]).toBe(258);
@@ -180,10 +217,16 @@ describe("trainBpe", () => {
   });
 
   it("keeps special tokens apart from text", () => {
-    const { model, added_tokens } = train(["ab<|end|>".repeat(50)], { vocabSize: 300, specialTokens: ["<|end|>", "<|pad|>"] });
+    const { model, added_tokens } = train(["ab<|end|>".repeat(50)], {
+      vocabSize: 300,
+      specialTokens: ["<|end|>", "<|pad|>"],
+    });
     expect([model.vocab["<|end|>"], model.vocab["<|pad|>"]]).toEqual([0, 1]);
     expect(model.merges).toEqual(["a b"]);
-    expect(added_tokens).toMatchObject([{ id: 0, special: true }, { id: 1, special: true }]);
+    expect(added_tokens).toMatchObject([
+      { id: 0, special: true },
+      { id: 1, special: true },
+    ]);
     // A text that is spelled like a special token in byte characters does not take its place.
     const clash = train([" x".repeat(99)], { vocabSize: 300, specialTokens: ["Ġx"] });
     expect(clash.model.merges).not.toContain("Ġ x");
@@ -202,17 +245,29 @@ describe("trainBpe", () => {
   });
 
   it("refuses senseless options", () => {
-    expect(() => trainBpe([], { vocabSize: 256, specialTokens: ["<s>"] })).toThrow(/vocabSize is a whole number from 257 /);
+    expect(() => trainBpe([], { vocabSize: 256, specialTokens: ["<s>"] })).toThrow(
+      /vocabSize is a whole number from 257 /,
+    );
     expect(() => trainBpe([], { vocabSize: 300.5 })).toThrow(/not 300\.5/);
-    expect(() => trainBpe([], { vocabSize: 300, minFrequency: 0 })).toThrow(/minFrequency is a whole number from 1, not 0/);
-    expect(() => trainBpe([], { vocabSize: 300, words: "cl100k" as "gpt2" })).toThrow(/words is one of gpt2, llama3, not "cl100k"/);
+    expect(() => trainBpe([], { vocabSize: 300, minFrequency: 0 })).toThrow(
+      /minFrequency is a whole number from 1, not 0/,
+    );
+    expect(() => trainBpe([], { vocabSize: 300, words: "cl100k" as "gpt2" })).toThrow(
+      /words is one of gpt2, llama3, not "cl100k"/,
+    );
     for (const token of ["", "a", "<s>"]) {
-      expect(() => trainBpe([], { vocabSize: 300, specialTokens: ["<s>", token] })).toThrow(/is empty, a byte's, or named twice/);
+      expect(() => trainBpe([], { vocabSize: 300, specialTokens: ["<s>", token] })).toThrow(
+        /is empty, a byte's, or named twice/,
+      );
     }
   });
 
   it.each(["gpt2", "llama3"] as const)("makes tokenizers that give every text back (%s)", (words) => {
-    const tokenizerJson = trainBpe(["It's 1,234 o'clock, don't  worry!\r\n\n Ünïcödé 中文 😀".repeat(3)], { vocabSize: 320, words, specialTokens: ["<|end|>"] });
+    const tokenizerJson = trainBpe(["It's 1,234 o'clock, don't  worry!\r\n\n Ünïcödé 中文 😀".repeat(3)], {
+      vocabSize: 320,
+      words,
+      specialTokens: ["<|end|>"],
+    });
     const tokenizer = Tokenizer.fromFiles({ tokenizerJson });
     expect(tokenizer.vocabSize).toBeLessThanOrEqual(320);
     fc.assert(
@@ -224,12 +279,18 @@ describe("trainBpe", () => {
   });
 
   const books = new URL("../../../shared/data/text/childrens-books/", import.meta.url);
-  it.skipIf(!existsSync(books))("compresses real books it has not seen (needs shared/data/text/childrens-books)", () => {
-    const texts = readdirSync(books).filter((name) => name.endsWith(".txt")).sort().map((name) => readFileSync(new URL(name, books), "utf8"));
-    const tokenizer = Tokenizer.fromFiles({ tokenizerJson: trainBpe(texts.slice(0, 12), { vocabSize: 4096 }) });
-    const unseen = texts[20]!;
-    const ratio = Buffer.byteLength(unseen) / tokenizer.encode(unseen).length;
-    console.info(`4,096 tokens learned from 12 books: ${ratio.toFixed(2)} bytes per token of another book`);
-    expect(ratio).toBeGreaterThan(3);
-  });
+  it.skipIf(!existsSync(books))(
+    "compresses real books it has not seen (needs shared/data/text/childrens-books)",
+    () => {
+      const texts = readdirSync(books)
+        .filter((name) => name.endsWith(".txt"))
+        .sort()
+        .map((name) => readFileSync(new URL(name, books), "utf8"));
+      const tokenizer = Tokenizer.fromFiles({ tokenizerJson: trainBpe(texts.slice(0, 12), { vocabSize: 4096 }) });
+      const unseen = texts[20]!;
+      const ratio = Buffer.byteLength(unseen) / tokenizer.encode(unseen).length;
+      console.info(`4,096 tokens learned from 12 books: ${ratio.toFixed(2)} bytes per token of another book`);
+      expect(ratio).toBeGreaterThan(3);
+    },
+  );
 });

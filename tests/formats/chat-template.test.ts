@@ -2,7 +2,8 @@ import { describe, expect, it } from "vitest";
 import { ChatTemplate } from "../../src/formats/chat-template.ts";
 import { templateLimits } from "../../src/formats/hf-limits.ts";
 
-const render = (source: string, variables: Record<string, unknown> = {}): string => new ChatTemplate(source).render(variables);
+const render = (source: string, variables: Record<string, unknown> = {}): string =>
+  new ChatTemplate(source).render(variables);
 
 const chatml = `{%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
@@ -39,7 +40,9 @@ describe("ChatTemplate", () => {
       { role: "user", content: "hi" },
       { role: "assistant", content: "hello" },
     ];
-    expect(render(chatml, { messages })).toBe("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n");
+    expect(render(chatml, { messages })).toBe(
+      "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n",
+    );
     expect(render(chatml, { messages: [], add_generation_prompt: true })).toBe("<|im_start|>assistant\n");
   });
 
@@ -47,7 +50,10 @@ describe("ChatTemplate", () => {
     const text = new ChatTemplate(llama3).render(
       {
         bos_token: "<s>",
-        messages: [{ role: "system", content: " be brief " }, { role: "user", content: " hi\n" }],
+        messages: [
+          { role: "system", content: " be brief " },
+          { role: "user", content: " hi\n" },
+        ],
         tools: [{ name: "f" }],
       },
       new Date(2026, 6, 4),
@@ -78,9 +84,14 @@ describe("ChatTemplate", () => {
   });
 
   it("lets templates refuse conversations in their own words", () => {
-    expect(() => render(llama3, { messages: [{ role: "user", content: "a" }, { role: "judge", content: "b" }] })).toThrow(
-      /^the chat template refuses the conversation: only users and assistants speak$/,
-    );
+    expect(() =>
+      render(llama3, {
+        messages: [
+          { role: "user", content: "a" },
+          { role: "judge", content: "b" },
+        ],
+      }),
+    ).toThrow(/^the chat template refuses the conversation: only users and assistants speak$/);
   });
 
   it("says what is wrong with templates that do not parse or fail", () => {
@@ -88,45 +99,99 @@ describe("ChatTemplate", () => {
       expect(() => new ChatTemplate(source)).toThrow(/^the chat template does not parse: /);
     }
     expect(() => render("{{ missing.field.deeper() }}")).toThrow(/^the chat template failed: /);
-    expect(() => render("{{ x | nosuchfilter }}", { x: "a" })).toThrow(/^the chat template failed: Unknown StringValue filter: nosuchfilter/);
+    expect(() => render("{{ x | nosuchfilter }}", { x: "a" })).toThrow(
+      /^the chat template failed: Unknown StringValue filter: nosuchfilter/,
+    );
   });
 });
 
 describe("hostile templates", () => {
   const big = "{% set s = 'aaaaaaaaaaaaaaaa' %}{% for i in range(18) %}{% set s = s ~ s %}{% endfor %}";
-  const doubling = (body: string): string => `{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(16) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}${body}`;
+  const doubling = (body: string): string =>
+    `{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(16) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}${body}`;
 
   it.each([
     ["a range of a billion", "{% for i in range(1000000000) %}x{% endfor %}", /a range of 1000000000, over the limit/],
     ["a backward range of a billion", "{{ range(1000000000, 0, -1) }}", /a range of 1000000000, over the limit/],
     ["a range without steps", "{{ range(0, 10, 0) }}", /a range of Infinity, over the limit/],
-    ["loops in loops", "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", /takes more than 1000000 steps|moves more than/],
-    ["ten megabytes of output", "{% for i in range(100000) %}{{ 'x' * 0 }}{% endfor %}", /Unknown operator/],
-    ["output by repetition", `{% for i in range(100000) %}${"x".repeat(101)}{% endfor %}`, /made 10100000 characters, over the limit of 4194304|moves more than/],
-    ["doubling text", "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", /moves more than/],
-    ["doubling lists", "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}", /moves more than/],
-    ["lists of the same list, printed", "{% set ns = namespace(s=['x']) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}", /moves more than/],
-    ["deep lists, indented", "{% set ns = namespace(s=['x']) %}{% for i in range(900) %}{% set ns.s = [ns.s] %}{% endfor %}{{ ns.s | tojson(indent=5000) }}", /moves more than/],
+    [
+      "loops in loops",
+      "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+      /takes more than 1000000 steps/,
+    ],
+    ["loops of nothing", "{% for i in range(99999) %}{% endfor %}".repeat(9), /takes more than 1000000 steps/],
+    [
+      "ten megabytes of output",
+      `{% for i in range(50000) %}${"x".repeat(200)}{% endfor %}`,
+      /made 10000000 characters, over the limit of 4194304/,
+    ],
+    [
+      "doubling text",
+      "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+      /moves more than/,
+    ],
+    [
+      "doubling lists",
+      "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+      /moves more than/,
+    ],
+    [
+      "lists of the same list, printed",
+      "{% set ns = namespace(s=['x']) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+      /moves more than/,
+    ],
+    [
+      "deep lists, indented",
+      "{% set ns = namespace(s=['x']) %}{% for i in range(900) %}{% set ns.s = [ns.s] %}{% endfor %}{{ ns.s | tojson(indent=5000) }}",
+      /moves more than/,
+    ],
     ["replacing every character by a long text", doubling("{{ ns.s | replace('a', ns.s) }}"), /moves more than/],
     ["the same as a method", doubling("{{ ns.s.replace('a', ns.s) }}"), /moves more than/],
     ["the same as a method kept", doubling("{% set f = ns.s.replace %}{{ f('a', ns.s) }}"), /moves more than/],
     ["joining with a long text", doubling("{{ ns.s | join(ns.s) }}"), /moves more than/],
-    ["indenting by a billion", doubling("{{ ns.s | replace('a', '\\n') | indent(width=1000000000) }}"), /moves more than/],
+    [
+      "indenting by a billion",
+      doubling("{{ ns.s | replace('a', '\\n') | indent(width=1000000000) }}"),
+      /moves more than/,
+    ],
     ["indenting a whole block", "{% filter indent(1000000000) %}a\nb{% endfilter %}", /moves more than/],
-    ["splitting into a million pieces", doubling("{% for i in range(100) %}{% set x = ns.s.split('a') %}{% endfor %}"), /moves more than/],
-    ["looking into long text all day", doubling("{% for i in range(99999) %}{{ 'b' in ns.s }}{% endfor %}"), /moves more than/],
-    ["trimming long text all day", doubling("{% for i in range(99999) %}{% set x = ns.s.strip() %}{% endfor %}"), /moves more than/],
+    [
+      "splitting into a million pieces",
+      doubling("{% for i in range(100) %}{% set x = ns.s.split('a') %}{% endfor %}"),
+      /moves more than/,
+    ],
+    [
+      "looking into long text all day",
+      doubling("{% for i in range(99999) %}{{ 'b' in ns.s }}{% endfor %}"),
+      /moves more than/,
+    ],
+    [
+      "trimming long text all day",
+      doubling("{% for i in range(99999) %}{% set x = ns.s.strip() %}{% endfor %}"),
+      /moves more than/,
+    ],
     ["long paths into namespaces", "{% set ns = namespace() %}{% set ns.a = ns %}", /a namespace cannot be stored/],
     ["namespaces in lists", "{% set ns = namespace() %}{% set x = [ns] %}", /a namespace cannot be stored/],
-    ["endless recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", /nests or repeats too deeply|takes more than/],
-    ["a tree of recursion", "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}", /takes more than|moves more than/],
-    ["macros defined all day", `{% for i in range(99999) %}{% macro f() %}${"{{ a }}".repeat(2000)}{% endmacro %}{% endfor %}`, /moves more than/],
+    ["endless recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", /nests deeper than 400 steps/],
+    [
+      "a tree of recursion",
+      "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+      /takes more than 1000000 steps|moves more than/,
+    ],
+    [
+      "macros defined all day",
+      `{% for i in range(99999) %}{% macro f() %}${"{{ a }}".repeat(2000)}{% endmacro %}{% endfor %}`,
+      /moves more than/,
+    ],
   ])("%s: ends with an error that says so", (_, source, message) => {
     expect(() => render(source)).toThrow(message);
   });
 
   it("keeps text of any reasonable size going", () => {
-    const messages = Array.from({ length: 400 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: `word ${i} `.repeat(200) }));
+    const messages = Array.from({ length: 400 }, (_, i) => ({
+      role: i % 2 ? "assistant" : "user",
+      content: `word ${i} `.repeat(200),
+    }));
     expect(render(chatml, { messages }).length).toBeGreaterThan(600_000);
     expect(render(`${big}{{ s | length }}`)).toBe("16");
   });
@@ -142,7 +207,9 @@ describe("hostile templates", () => {
     "{{ cycler.__init__.__globals__ }}{{ lipsum.__globals__['os'].popen('id') }}",
     "{{ self.__init__.__globals__.__builtins__.open('/etc/passwd').read() }}",
   ])("%s reaches nothing", (source) => {
-    expect(() => render(source, { messages: [] })).toThrow(/^the chat template failed: Cannot call something that is not a function/);
+    expect(() => render(source, { messages: [] })).toThrow(
+      /^the chat template failed: Cannot (call something that is not a function|access property)/,
+    );
   });
 
   it("does not touch prototypes", () => {
@@ -154,9 +221,11 @@ describe("hostile templates", () => {
   });
 
   it("is not read at all when it is too long, too deep or too empty", () => {
-    expect(() => new ChatTemplate("x".repeat(templateLimits.sourceLength + 1))).toThrow(/has 262145 characters, over the limit of 262144/);
+    expect(() => new ChatTemplate("x".repeat(templateLimits.sourceLength + 1))).toThrow(
+      /has 262145 characters, over the limit of 262144/,
+    );
     expect(() => new ChatTemplate(" ".repeat(100_000))).toThrow(/more than 2048 spaces in a row/);
-    expect(() => new ChatTemplate(`{{ ${"(".repeat(100_000)} }}`)).toThrow(/nests or repeats too deeply/);
-    expect(() => new ChatTemplate(`{{ ${"[".repeat(50_000)}${"]".repeat(50_000)} }}`)).toThrow(/nests or repeats too deeply/);
+    expect(() => new ChatTemplate(`{{ ${"(".repeat(100_000)} }}`)).toThrow(/nests too deeply/);
+    expect(() => new ChatTemplate(`{{ ${"[".repeat(50_000)}${"]".repeat(50_000)} }}`)).toThrow(/nests too deeply/);
   });
 });

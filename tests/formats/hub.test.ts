@@ -3,11 +3,11 @@ import { createHash } from "node:crypto";
 import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type ResolveOptions, resolveModel } from "../../src/formats/hub.node.ts";
 import { type HubFailure, parseHubName } from "../../src/formats/hub.ts";
-import { resolveModel, type ResolveOptions } from "../../src/formats/hub.node.ts";
 import { hubSettings } from "../../src/formats/hub-cache.node.ts";
 
 const commit = "0123456789abcdef0123456789abcdef01234567";
@@ -61,8 +61,9 @@ class FakeHub {
     if (this.intercept(request, response)) return;
     if (path.startsWith("/api/models/org/tiny/revision/")) {
       const revision = path.slice("/api/models/org/tiny/revision/".length).replace(/\?.*/, "");
-      if (!["main", "v1", "refs/pr/1", commit].includes(revision)) return refuse(response, 404, "RevisionNotFound");
-      return json(response, { _id: "1", id: "org/tiny", sha: commit, lastModified: "2026-01-01T00:00:00Z" });
+      if (!["main", "v1", "refs/pr/1", commit].includes(revision)) refuse(response, 404, "RevisionNotFound");
+      else json(response, { _id: "1", id: "org/tiny", sha: commit, lastModified: "2026-01-01T00:00:00Z" });
+      return;
     }
     if (path.startsWith(`/api/models/org/tiny/tree/${commit}`)) {
       const entries = [...this.files].map(([name, { content, large }]) => ({
@@ -75,12 +76,20 @@ class FakeHub {
       const extra = this.extraPaths.map((name) => ({ type: "file", path: name, size: 1, oid: commit }));
       const page = Number(new URL(path, this.endpoint).searchParams.get("cursor") ?? 0);
       const all = [...entries, ...extra];
-      if (page + 3 < all.length) response.setHeader("Link", `<${this.endpoint}/api/models/org/tiny/tree/${commit}?cursor=${page + 3}>; rel="next"`);
-      return json(response, all.slice(page, page + 3));
+      if (page + 3 < all.length)
+        response.setHeader(
+          "Link",
+          `<${this.endpoint}/api/models/org/tiny/tree/${commit}?cursor=${page + 3}>; rel="next"`,
+        );
+      json(response, all.slice(page, page + 3));
+      return;
     }
     const prefix = `/org/tiny/resolve/${commit}/`;
     const file = path.startsWith(prefix) ? this.files.get(path.slice(prefix.length)) : undefined;
-    if (!file) return refuse(response, 404, path.startsWith("/api") ? "RepoNotFound" : "EntryNotFound");
+    if (!file) {
+      refuse(response, 404, path.startsWith("/api") ? "RepoNotFound" : "EntryNotFound");
+      return;
+    }
     response.setHeader("X-Repo-Commit", commit);
     if (file.large) {
       response.setHeader("X-Linked-ETag", `"${sha256(file.content)}"`);
@@ -102,7 +111,8 @@ class FakeHub {
 
 const addressOf = (server: Server): string => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
-const gitHash = (bytes: Uint8Array): string => createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
+const gitHash = (bytes: Uint8Array): string =>
+  createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
 
 function json(response: ServerResponse, value: unknown): void {
   response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(value));
@@ -137,7 +147,10 @@ let options: ResolveOptions & { cacheDir: string };
 beforeEach(async () => {
   hub = await new FakeHub().start();
   hub.add("config.json", '{"model_type":"llama"}').add("tokenizer.json", "{}").add("README.md", "# read me");
-  hub.add("model.safetensors", weights, true).add("pytorch_model.bin", "pickle", true).add("onnx/model.onnx", "onnx", true);
+  hub
+    .add("model.safetensors", weights, true)
+    .add("pytorch_model.bin", "pickle", true)
+    .add("onnx/model.onnx", "onnx", true);
   folder = await mkdtemp(join(tmpdir(), "pare-hub-"));
   const patience = { tries: 3, pauseMs: 1, stallMs: 5000 };
   options = { cacheDir: join(folder, "hub"), endpoint: hub.endpoint, offline: false, token: "secret", patience };
@@ -148,7 +161,11 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const failing = (failure: HubFailure, message: RegExp) => ({ code: "HUB", failure, message: expect.stringMatching(message) as string });
+const failing = (failure: HubFailure, message: RegExp) => ({
+  code: "HUB",
+  failure,
+  message: expect.stringMatching(message) as string,
+});
 
 describe("resolveModel", () => {
   it("downloads a model into the layout that Python's huggingface_hub uses", async () => {
@@ -157,7 +174,9 @@ describe("resolveModel", () => {
     expect((await readdir(path)).sort()).toEqual(["config.json", "model.safetensors", "tokenizer.json"]);
     expect(await holdsWeights(join(path, "model.safetensors"))).toBe(true);
     expect(await readlink(join(path, "model.safetensors"))).toBe(join("..", "..", "blobs", sha256(weights)));
-    expect(await readlink(join(path, "config.json"))).toBe(join("..", "..", "blobs", gitHash(hub.files.get("config.json")!.content)));
+    expect(await readlink(join(path, "config.json"))).toBe(
+      join("..", "..", "blobs", gitHash(hub.files.get("config.json")!.content)),
+    );
     const repository = join(options.cacheDir, "models--org--tiny");
     expect(await readFile(join(repository, "refs", "main"), "utf8")).toBe(commit);
     expect((await readdir(join(repository, "blobs"))).filter((name) => name.endsWith(".incomplete"))).toEqual([]);
@@ -181,11 +200,22 @@ describe("resolveModel", () => {
 
   it("takes shards where there is no single file of weights, and refuses to guess where there are none", async () => {
     hub.files.delete("model.safetensors");
-    await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(failing("missing", /has no safetensors weights; choose from/));
-    hub.add("model-00001-of-00002.safetensors", "a", true).add("model-00002-of-00002.safetensors", "b", true).add("consolidated.safetensors", "c", true);
+    await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(
+      failing("missing", /has no safetensors weights; choose from/),
+    );
+    hub
+      .add("model-00001-of-00002.safetensors", "a", true)
+      .add("model-00002-of-00002.safetensors", "b", true)
+      .add("consolidated.safetensors", "c", true);
     hub.add("model.safetensors.index.json", "{}");
     const names = (await readdir(await resolveModel("org/tiny", options))).sort();
-    expect(names).toEqual(["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json"]);
+    expect(names).toEqual([
+      "config.json",
+      "model-00001-of-00002.safetensors",
+      "model-00002-of-00002.safetensors",
+      "model.safetensors.index.json",
+      "tokenizer.json",
+    ]);
   });
 
   it("keeps files of equal content once, and empty ones", async () => {
@@ -213,7 +243,9 @@ describe("resolveModel", () => {
 
   it("gives its token to the hub and to nobody else", async () => {
     await resolveModel("org/tiny", options);
-    const [elsewhere, own] = [true, false].map((content) => hub.requests.filter(({ path }) => path.startsWith("content:") === content));
+    const [elsewhere, own] = [true, false].map((content) =>
+      hub.requests.filter(({ path }) => path.startsWith("content:") === content),
+    );
     expect(own!.every(({ headers }) => headers.authorization === "Bearer secret")).toBe(true);
     expect(elsewhere!.length).toBeGreaterThan(0);
     expect(elsewhere!.every(({ headers }) => headers.authorization === undefined)).toBe(true);
@@ -222,6 +254,7 @@ describe("resolveModel", () => {
   it("gives local folders back as they are, before it thinks of the hub", async () => {
     await mkdir(join(folder, "org", "tiny"), { recursive: true });
     expect(await resolveModel(join(folder, "org", "tiny"), options)).toBe(join(folder, "org", "tiny"));
+    await expect(resolveModel("a\0b", options)).rejects.toMatchObject({ code: "ARGUMENT" });
     await expect(resolveModel("./no/such/folder", options)).rejects.toThrow("there is no folder ./no/such/folder");
     await writeFile(join(folder, "file"), "");
     await expect(resolveModel(join(folder, "file"), options)).rejects.toThrow(/is a file; give the folder/);
@@ -235,19 +268,44 @@ describe("when things fail", () => {
     hub.interceptContent = (_, response) => served++ === 0 && cut(response, weights, 100_000);
     const path = await resolveModel("org/tiny", options);
     expect(await holdsWeights(join(path, "model.safetensors"))).toBe(true);
-    const ranges = hub.requests.filter(({ path: p }) => p === "content:/model.safetensors").map(({ headers }) => headers.range);
+    const ranges = hub.requests
+      .filter(({ path: p }) => p === "content:/model.safetensors")
+      .map(({ headers }) => headers.range);
     expect(ranges).toEqual([undefined, "bytes=100000-"]);
   });
 
   it("continues in the next call, and after a process that died", async () => {
-    hub.interceptContent = (request, response) => (request.headers.range ? refuse(response, 500) : cut(response, weights, 50_000));
-    await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(failing("network", /the server answered 500/));
+    hub.interceptContent = (request, response) =>
+      request.headers.range ? refuse(response, 500) : cut(response, weights, 50_000);
+    await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(
+      failing("network", /the server answered 500/),
+    );
     const blobs = join(options.cacheDir, "models--org--tiny", "blobs");
-    expect((await readdir(blobs)).filter((name) => name.includes("incomplete"))).toEqual([`${sha256(weights)}.pare.incomplete`]);
+    expect((await readdir(blobs)).filter((name) => name.includes("incomplete"))).toEqual([
+      `${sha256(weights)}.pare.incomplete`,
+    ]);
     hub.interceptContent = () => false;
     hub.requests.length = 0;
     await resolveModel("org/tiny", options);
-    expect(hub.requests.find(({ path }) => path === "content:/model.safetensors")!.headers.range).toBe("bytes=50000-");
+    const ranges = (): (string | undefined)[] =>
+      hub.requests.filter(({ path }) => path === "content:/model.safetensors").map(({ headers }) => headers.range);
+    expect(ranges()).toEqual(["bytes=50000-"]);
+
+    await rm(options.cacheDir, { recursive: true });
+    await mkdir(blobs, { recursive: true });
+    const noProcess = 2 ** 22 + 1;
+    await writeFile(
+      join(blobs, `${sha256(weights)}.${hostname()}-${noProcess}-0.incomplete`),
+      weights.subarray(0, 70_000),
+    );
+    await writeFile(
+      join(blobs, `${sha256(weights)}.${hostname()}-${process.ppid}-0.incomplete`),
+      "still being written by another process",
+    );
+    hub.requests.length = 0;
+    expect(await holdsWeights(join(await resolveModel("org/tiny", options), "model.safetensors"))).toBe(true);
+    expect(ranges()).toEqual(["bytes=70000-"]);
+    expect((await readdir(blobs)).filter((name) => name.includes("incomplete"))).toHaveLength(1);
   });
 
   it("begins anew where the server cannot continue, or what it had is of another file", async () => {
@@ -279,12 +337,19 @@ describe("when things fail", () => {
         return true;
       };
       await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(
-        failing("corrupt", bad.length === weights.length ? /model\.safetensors: its checksum is [0-9a-f]{64} where / : /where 300000 were announced/),
+        failing(
+          "corrupt",
+          bad.length === weights.length
+            ? /model\.safetensors: its checksum is [0-9a-f]{64} where /
+            : /where 300000 were announced/,
+        ),
       );
       const blobs = await readdir(join(options.cacheDir, "models--org--tiny", "blobs"));
       expect(blobs.filter((name) => name.startsWith(sha256(weights)))).toEqual([]);
     }
-    await expect(resolveModel("org/tiny", { ...options, offline: true })).rejects.toMatchObject(failing("offline", /org\/tiny@main is not in the cache/));
+    await expect(resolveModel("org/tiny", { ...options, offline: true })).rejects.toMatchObject(
+      failing("offline", /org\/tiny@main is not in the cache/),
+    );
   });
 
   it("checks small files too", async () => {
@@ -293,7 +358,9 @@ describe("when things fail", () => {
       response.end('{"model_type":"evil_"}');
       return true;
     };
-    await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(failing("corrupt", /config\.json: its checksum is [0-9a-f]{40}/));
+    await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(
+      failing("corrupt", /config\.json: its checksum is [0-9a-f]{40}/),
+    );
   });
 
   it("tries again when the server has a bad moment", async () => {
@@ -303,6 +370,18 @@ describe("when things fail", () => {
     expect(failures).toBeGreaterThan(2);
   });
 
+  it("does not go on for ever with a server that always stops at the same place", async () => {
+    hub.interceptContent = (_, response) => cut(response, weights, 60_000);
+    await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(failing("network", /keeps failing/));
+    expect(hub.requests.filter(({ path }) => path === "content:/model.safetensors").length).toBeLessThan(6);
+  });
+
+  it("asks for a new address when the one it was sent to has expired", async () => {
+    let asked = 0;
+    hub.interceptContent = (_, response) => asked++ === 0 && refuse(response, 403);
+    expect(await holdsWeights(join(await resolveModel("org/tiny", options), "model.safetensors"))).toBe(true);
+  });
+
   it("notices a connection that stalls, and stops when asked to", async () => {
     const patience = { tries: 1, pauseMs: 1, stallMs: 1000 };
     hub.interceptContent = (_, response) => {
@@ -310,7 +389,9 @@ describe("when things fail", () => {
       response.write(weights.subarray(0, 10));
       return true;
     };
-    await expect(resolveModel("org/tiny", { ...options, patience })).rejects.toMatchObject(failing("network", /no byte within 1000 ms/));
+    await expect(resolveModel("org/tiny", { ...options, patience })).rejects.toMatchObject(
+      failing("network", /no byte within 1000 ms/),
+    );
     const controller = new AbortController();
     const onProgress = ({ file }: { file: string }): void => {
       if (file === "model.safetensors") controller.abort();
@@ -318,13 +399,17 @@ describe("when things fail", () => {
     await expect(resolveModel("org/tiny", { ...options, signal: controller.signal, onProgress })).rejects.toMatchObject(
       failing("aborted", /stopped; it can be continued/),
     );
-    await expect(resolveModel("org/tiny", { ...options, signal: AbortSignal.abort() })).rejects.toMatchObject(failing("aborted", /stopped/));
+    await expect(resolveModel("org/tiny", { ...options, signal: AbortSignal.abort() })).rejects.toMatchObject(
+      failing("aborted", /stopped/),
+    );
   });
 
   it("tells apart what is missing, private, gated and forbidden", async () => {
     const asking = (model: string, more: ResolveOptions = {}) => resolveModel(model, { ...options, ...more });
     await expect(asking("org/other")).rejects.toMatchObject(failing("missing", /^org\/other@main is not on http/));
-    await expect(asking("org/tiny@v9")).rejects.toMatchObject(failing("missing", /^org\/tiny@v9: the repository has no such revision$/));
+    await expect(asking("org/tiny@v9")).rejects.toMatchObject(
+      failing("missing", /^org\/tiny@v9: the repository has no such revision$/),
+    );
     const answers: [number, string | undefined, string, HubFailure, RegExp][] = [
       [401, "RepoNotFound", "", "missing", /if it is private, set HF_TOKEN/],
       [401, undefined, "", "unauthorized", /asks for a token; set HF_TOKEN/],
@@ -340,10 +425,19 @@ describe("when things fail", () => {
   });
 
   it("refuses hostile listings", async () => {
-    const evil = ["../evil.json", "/etc/evil.json", "a/../../evil.json", "C:evil.json", "a\\..\\evil.json", "a//b.json"];
+    const evil = [
+      "../evil.json",
+      "/etc/evil.json",
+      "a/../../evil.json",
+      "C:evil.json",
+      "a\\..\\evil.json",
+      "a//b.json",
+    ];
     for (const path of evil) {
       hub.extraPaths = [path];
-      await expect(resolveModel("org/tiny", { ...options, files: [path] })).rejects.toThrow(/which is no plain path; it is not downloaded/);
+      await expect(resolveModel("org/tiny", { ...options, files: [path] })).rejects.toThrow(
+        /which is no plain path; it is not downloaded/,
+      );
     }
     hub.extraPaths = ["config.json"];
     await expect(resolveModel("org/tiny", options)).rejects.toThrow(/lists "config\.json" twice/);
@@ -375,7 +469,10 @@ describe("offline", () => {
     expect(await resolveModel("org/tiny@refs/pr/1", offline)).toBe(snapshotPath(options.cacheDir));
     expect(await resolveModel(`org/tiny@${commit}`, offline)).toBe(snapshotPath(options.cacheDir));
     await expect(resolveModel("org/tiny", offline)).rejects.toMatchObject(
-      failing("offline", /org\/tiny@main is not in the cache: .*models--org--tiny; .*HF_HUB_OFFLINE is set\. Go online once/),
+      failing(
+        "offline",
+        /org\/tiny@main is not in the cache: .*models--org--tiny; .*HF_HUB_OFFLINE is set\. Go online once/,
+      ),
     );
     await expect(resolveModel("org/tiny@refs/pr/1", { ...offline, files: ["README.md"] })).rejects.toMatchObject(
       failing("offline", /README\.md is missing in /),
@@ -387,14 +484,18 @@ describe("offline", () => {
     await resolveModel("org/tiny", options);
     await hub.stop();
     expect(await resolveModel("org/tiny", options)).toBe(snapshotPath(options.cacheDir));
-    await expect(resolveModel("org/new", options)).rejects.toMatchObject(failing("offline", /org\/new@main is not in the cache.*cannot be reached/));
+    await expect(resolveModel("org/new", options)).rejects.toMatchObject(
+      failing("offline", /org\/new@main is not in the cache.*cannot be reached/),
+    );
     await hub.start();
   });
 
   it("knows a name only once all of it is there", async () => {
     hub.interceptContent = (_, response) => refuse(response, 500);
     await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(failing("network", /answered 500/));
-    await expect(resolveModel("org/tiny", { ...options, offline: true })).rejects.toMatchObject(failing("offline", /is not in the cache/));
+    await expect(resolveModel("org/tiny", { ...options, offline: true })).rejects.toMatchObject(
+      failing("offline", /is not in the cache/),
+    );
   });
 
   it("reads a cache that Python wrote", async () => {
@@ -416,7 +517,14 @@ it("lets processes download the same model side by side", async () => {
     process.stdout.write(path);`;
   const run = (): Promise<string> =>
     new Promise((resolve, reject) => {
-      const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program, JSON.stringify(options)]);
+      const child = spawn(process.execPath, [
+        "--import",
+        "tsx",
+        "--input-type=module",
+        "-e",
+        program,
+        JSON.stringify(options),
+      ]);
       let output = "";
       let errors = "";
       child.stdout.on("data", (data: Buffer) => (output += data));
@@ -434,11 +542,14 @@ it("lets processes download the same model side by side", async () => {
   expect(await Promise.all([run(), here])).toEqual([snapshotPath(options.cacheDir), snapshotPath(options.cacheDir)]);
   expect(await holdsWeights(join(snapshotPath(options.cacheDir), "model.safetensors"))).toBe(true);
   expect((await lstat(join(snapshotPath(options.cacheDir), "model.safetensors"))).isSymbolicLink()).toBe(true);
-  expect((await readdir(join(options.cacheDir, "models--org--tiny", "blobs"))).filter((name) => name.includes("incomplete"))).toEqual([]);
+  expect(
+    (await readdir(join(options.cacheDir, "models--org--tiny", "blobs"))).filter((name) => name.includes("incomplete")),
+  ).toEqual([]);
 });
 
 describe("hubSettings", () => {
-  const settings = (env: NodeJS.ProcessEnv) => hubSettings({}, { ...env, HF_TOKEN_PATH: env["HF_TOKEN_PATH"] ?? "/nowhere" }, "/home/me");
+  const settings = (env: NodeJS.ProcessEnv) =>
+    hubSettings({}, { ...env, HF_TOKEN_PATH: env["HF_TOKEN_PATH"] ?? "/nowhere" }, "/home/me");
 
   it("finds the cache as Python does", async () => {
     expect(await settings({})).toEqual({
@@ -460,7 +571,9 @@ describe("hubSettings", () => {
     expect((await settings({ HF_ENDPOINT: "http://mirror/" })).endpoint).toBe("http://mirror");
     expect((await settings({ HF_HUB_OFFLINE: "1" })).offline).toBe(true);
     expect((await settings({ HF_HUB_OFFLINE: "0" })).offline).toBe(false);
-    await expect(resolveModel("org/tiny", { ...options, token: "a\nb" })).rejects.toThrow(/characters that no token has/);
+    await expect(resolveModel("org/tiny", { ...options, token: "a\nb" })).rejects.toThrow(
+      /characters that no token has/,
+    );
     await expect(resolveModel("org/tiny", { ...options, endpoint: "nonsense" })).rejects.toThrow(/HF_ENDPOINT/);
   });
 });
@@ -468,14 +581,31 @@ describe("hubSettings", () => {
 describe("parseHubName", () => {
   it("reads names with and without revisions", () => {
     expect(parseHubName("gpt2")).toEqual({ repository: "gpt2", revision: "main" });
-    expect(parseHubName("org/my.model_1-x@refs/pr/7")).toEqual({ repository: "org/my.model_1-x", revision: "refs/pr/7" });
+    expect(parseHubName("org/my.model_1-x@refs/pr/7")).toEqual({
+      repository: "org/my.model_1-x",
+      revision: "refs/pr/7",
+    });
     expect(parseHubName("org/name", "v2")).toEqual({ repository: "org/name", revision: "v2" });
   });
 
-  it.each(["", "a/b/c", "org/", "/name", "org/..", "org/a--b", "org/a..b", ".org/x", "org/na me", "org/x@", "org/x@../y", "org/x@a//b", "org/x@.git", "org/x@a.lock"])(
-    "refuses %j",
-    (name) => {
-      expect(() => parseHubName(name)).toThrow(/neither a folder here nor a model on the hub|is not a branch, tag or commit/);
-    },
-  );
+  it.each([
+    "",
+    "a/b/c",
+    "org/",
+    "/name",
+    "org/..",
+    "org/a--b",
+    "org/a..b",
+    ".org/x",
+    "org/na me",
+    "org/x@",
+    "org/x@../y",
+    "org/x@a//b",
+    "org/x@.git",
+    "org/x@a.lock",
+  ])("refuses %j", (name) => {
+    expect(() => parseHubName(name)).toThrow(
+      /neither a folder here nor a model on the hub|is not a branch, tag or commit/,
+    );
+  });
 });

@@ -42,7 +42,13 @@ export function* spliced(bytes: Uint8Array, count: number, seed: number, end = b
 }
 
 export function concat(parts: readonly Uint8Array[]): Uint8Array {
-  return new Uint8Array(parts.flatMap((part) => [...part]));
+  const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** Unsigned little-endian integer of `size` bytes. */

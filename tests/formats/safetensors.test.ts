@@ -1,6 +1,8 @@
+import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { blobSource, memorySource } from "../../src/formats/bytes.ts";
@@ -371,6 +373,32 @@ describe("safetensors on the disk", () => {
     await using file = await openSafetensors(path);
     await truncate(path, 100);
     await expectRefused(file.read("a"), /became shorter while it was being read/);
+  });
+
+  it("is loaded in little more memory than its own size", async () => {
+    const path = join(folder, "large.safetensors");
+    const size = 2 ** 24;
+    const header = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`t${i}`, f32(i * size, (i + 1) * size)]));
+    const bytes = raw(header);
+    await writeFile(path, bytes);
+    await truncate(path, bytes.length + 12 * size);
+    const module = (name: string): string => JSON.stringify(new URL(`../../src/formats/${name}`, import.meta.url).href);
+    const script = join(folder, "load.mts");
+    await writeFile(
+      script,
+      `import { openSafetensors } from ${module("safetensors.node.ts")};
+      import { readTensors } from ${module("tensor-file.ts")};
+      const before = process.resourceUsage().maxRSS;
+      const tensors = await readTensors(await openSafetensors(${JSON.stringify(path)}));
+      const used = (process.resourceUsage().maxRSS - before) * 1024;
+      console.log(JSON.stringify({ count: tensors.size, used }));
+      process.exit(0);`,
+    );
+    const { stdout } = await promisify(execFile)(process.execPath, ["--import", "tsx", script]);
+    const { count, used } = JSON.parse(stdout) as { count: number; used: number };
+    expect(count).toBe(12);
+    expect(used).toBeGreaterThan(0.9 * 12 * size);
+    expect(used).toBeLessThan(1.2 * 12 * size);
   });
 
   it("reports a tensor that is not what was announced", async () => {

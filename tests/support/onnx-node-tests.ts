@@ -27,7 +27,8 @@ export function readNodeTests(tarGz: Uint8Array): NodeTest[] {
     .map(([name, parts]) => {
       const list = (set: number, kind: string): Uint8Array[] => {
         const found: Uint8Array[] = [];
-        for (let i = 0, f: Uint8Array | undefined; (f = parts.get(`test_data_set_${set}/${kind}_${i}.pb`)); i++) found.push(f);
+        for (let i = 0, f: Uint8Array | undefined; (f = parts.get(`test_data_set_${set}/${kind}_${i}.pb`)); i++)
+          found.push(f);
         return found;
       };
       const sets = [0, 1, 2].map((set) => ({ inputs: list(set, "input"), outputs: list(set, "output") }));
@@ -83,7 +84,11 @@ export async function runNodeTest({ model, sets }: NodeTest): Promise<Outcome> {
       if (!(error instanceof PareError)) return { kind: "failed", reason: String((error as Error).stack) };
       return { kind: "refused", reason: error.message };
     }
-    const attempts = [(): boolean => false, (t: HostTensor): boolean => !isFloat(t.dtype) && t.size <= 64, (t: HostTensor): boolean => t.size <= 64];
+    const attempts = [
+      (): boolean => false,
+      (t: HostTensor): boolean => !isFloat(t.dtype) && t.size <= 64,
+      (t: HostTensor): boolean => t.size <= 64,
+    ];
     let outcome: Outcome | undefined;
     for (const [i, fixed] of attempts.entries()) {
       outcome = await attempt(loaded, inputs, expected, fixed);
@@ -135,12 +140,20 @@ async function attempt(
 }
 
 /** What is different, or undefined where all elements agree within what the element type and a kernel's order allow. */
-export function compare(got: HostTensor, want: HostTensor, tolerance = want.dtype === "f16" || want.dtype === "bf16" ? 1e-2 : 1e-4): string | undefined {
+export function compare(
+  got: HostTensor,
+  want: HostTensor,
+  tolerance = want.dtype === "f16" || want.dtype === "bf16" ? 1e-2 : 1e-4,
+): string | undefined {
   if (got.dtype !== want.dtype) return `${got.dtype} instead of ${want.dtype}`;
   if (got.shape.join() !== want.shape.join()) return `shape [${got.shape}] instead of [${want.shape}]`;
   for (let i = 0; i < want.size; i++) {
     const [a, b] = [got.at(i), want.at(i)];
-    const close = Object.is(a, b) || a === b || (Number.isNaN(a) && Number.isNaN(b)) || Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(b));
+    const close =
+      Object.is(a, b) ||
+      a === b ||
+      (Number.isNaN(a) && Number.isNaN(b)) ||
+      Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(b));
     if (!close) return `element ${i} is ${a} instead of ${b}`;
   }
   return undefined;

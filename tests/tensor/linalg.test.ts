@@ -1,11 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { nodesOf } from "../../src/onnx/index.ts";
+import { compile } from "../../src/runtime/index.ts";
 import * as t from "../../src/tensor/index.ts";
 import { type DType, HostTensor, type Tensor } from "../../src/tensor/index.ts";
 import { checkGradients, derivative, type GradCheckCase } from "../support/gradcheck.ts";
 import {
   checkForward,
   einsumOf,
+  expectGrids,
   type ForwardCase,
   type Grid,
   gridOf,
@@ -138,6 +141,29 @@ describe("matmul", () => {
       [dtype, 7, 10, 15, 22],
       [dtype, 5, 11, 11, 25],
     ]);
+  });
+
+  test("over an inner dimension of length zero is zero, and not left to onnxruntime, which returns stray memory", async () => {
+    const operands = [
+      [[2, 0], [0]],
+      [[0], [2, 0, 3]],
+      [
+        [3, 0],
+        [2, 0, 2],
+      ],
+      [
+        [2, 3, 0],
+        [0, 2],
+      ],
+    ] as const;
+    for (const [a, b] of operands) {
+      const inputs = [randomTensor(a, 1), randomTensor(b, 2)];
+      const program = await compile((x, y) => t.matmul(x, y), [inputs[0]!, inputs[1]!] as const, { threads: 1 });
+      expect(nodesOf(program.graph.outputs.map((p) => p.tensor)).some(({ op }) => /MatMul|Gemm/.test(op))).toBe(false);
+      const got = await program(inputs[0]!, inputs[1]!);
+      expectGrids(`[${a}] by [${b}]`, [got], [matmulOf(gridOf(inputs[0]!), gridOf(inputs[1]!))], 0);
+      await program.dispose();
+    }
   });
 
   test("linear multiplies by the transposed weight and adds a bias", async () => {

@@ -18,6 +18,12 @@ function putHalf(to: Uint8Array, p: number, value: number): number {
   return fromHalf(half);
 }
 
+/** As `putHalf` of the least half float that is not below `value`, which is not negative: its largest code stays in range. */
+function putHalfAbove(to: Uint8Array, p: number, value: number): number {
+  const half = toHalf(value);
+  return putHalf(to, p, fromHalf(fromHalf(half) < value ? half + 1 : half));
+}
+
 /** Nearest of the integers 0 to `levels`. */
 function nearest(value: number, levels: number): number {
   const q = (value + 0.5) | 0;
@@ -147,7 +153,7 @@ const q8_0: Encoder = (from, o, to, p, blocks) => {
   for (let b = 0; b < blocks; b++, o += 32, p += 34) {
     let largest = 0;
     for (let i = 0; i < 32; i++) largest = Math.max(largest, Math.abs(from[o + i]!));
-    const inverse = inverseOf(putHalf(to, p, largest / 127));
+    const inverse = inverseOf(putHalfAbove(to, p, largest / 127));
     for (let i = 0; i < 32; i++) to[p + 2 + i] = nearest(from[o + i]! * inverse + 127, 254) - 127;
   }
 };
@@ -175,8 +181,8 @@ function superBlock(from: Float32Array, o: number, levels: number, to: Uint8Arra
     steps[group] = line.step;
     minima[group] = line.minimum;
   }
-  const d = putHalf(to, p, Math.max(...steps.subarray(0, 8)) / 63);
-  const m = putHalf(to, p + 2, Math.max(...minima) / 63);
+  const d = putHalfAbove(to, p, Math.max(...steps.subarray(0, 8)) / 63);
+  const m = putHalfAbove(to, p + 2, Math.max(...minima) / 63);
   for (let group = 0; group < 8; group++) {
     const { scale, minimum } = roundLine(from, o + 32 * group, levels, d, m, steps[group]!, minima[group]!);
     const at = p + 4 + (group & 3);
@@ -217,15 +223,10 @@ const q5_K: Encoder = (from, o, to, p, blocks) => {
 
 const q6_K: Encoder = (from, o, to, p, blocks) => {
   for (let b = 0; b < blocks; b++, o += 256, p += 210) {
-    let largest = 0;
+    for (let group = 0; group < 16; group++) steps[group] = fitStep(from, o + 16 * group, 16, 32);
+    const d = putHalfAbove(to, p + 208, steps.reduce((largest, step) => Math.max(largest, Math.abs(step)), 0) / 127);
     for (let group = 0; group < 16; group++) {
-      const step = fitStep(from, o + 16 * group, 16, 32);
-      steps[group] = step;
-      if (Math.abs(step) > Math.abs(largest)) largest = step;
-    }
-    const d = putHalf(to, p + 208, -largest / 128);
-    for (let group = 0; group < 16; group++) {
-      const scale = nearest(steps[group]! * inverseOf(d) + 128, 255) - 128;
+      const scale = nearest(steps[group]! * inverseOf(d) + 127, 254) - 127;
       to[p + 192 + group] = scale;
       const inverse = inverseOf(d * scale);
       for (let i = 16 * group; i < 16 * group + 16; i++) codes[i] = nearest(from[o + i]! * inverse + 32, 63);

@@ -21,6 +21,8 @@ export interface PendingGgufTensor {
 /** Numbers that are encoded at a time: a multiple of every block. */
 const pieceLength = 2 ** 20;
 
+const encoder = new TextEncoder();
+
 /** Longest name of a tensor in UTF-8 bytes that llama.cpp takes. */
 const longestName = 63;
 
@@ -52,7 +54,7 @@ function plan(pending: PendingGgufTensor): Planned {
   const { name, type, shape } = pending;
   const encoding = ggmlTypes.get(type);
   if (!encoding) throw new DTypeError(`"${name}": GGUF has no element type called ${type}`);
-  if (new TextEncoder().encode(name).length > longestName) {
+  if (encoder.encode(name).length > longestName) {
     throw new ArgumentError(`"${name}": llama.cpp takes names of at most ${longestName} bytes`);
   }
   if (shape.length > 4) throw new ShapeError(`"${name}": GGUF tensors have at most 4 dimensions, not ${shape.length}`);
@@ -103,7 +105,7 @@ async function writeTensor(sink: ByteSink, { name, type, shape, encoding, bytes,
 
 function encodeHeader(metadata: Metadata, tensors: readonly Planned[], alignment: number): Uint8Array {
   const out = new Builder();
-  out.bytes(new TextEncoder().encode("GGUF"));
+  out.bytes(encoder.encode("GGUF"));
   out.u32(3);
   out.u64(tensors.length);
   out.u64(metadata.size);
@@ -194,7 +196,7 @@ class Builder {
   /** @throws ArgumentError for text that UTF-8 cannot hold */
   text(text: string): void {
     if (/\p{Surrogate}/u.test(text)) throw new ArgumentError(`${JSON.stringify(text)} has half a surrogate pair`);
-    const bytes = new TextEncoder().encode(text);
+    const bytes = encoder.encode(text);
     this.u64(bytes.length);
     this.bytes(bytes);
   }

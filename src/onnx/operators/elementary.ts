@@ -1,9 +1,9 @@
 import {
-  add,
-  type Attrs,
   ArgumentError,
-  div,
+  type Attrs,
+  add,
   type DType,
+  div,
   dtypeFromOnnx,
   formatShape,
   greater,
@@ -46,7 +46,9 @@ function channelSums(x: Tensor, size: number): Tensor {
   const widths = (n: number): number[] => x.shape.map((_, i) => (i === 1 ? n : 0));
   const padded = pad(x, widths(before), widths(size - 1 - before));
   const end = (i: number): number => -(size - 1 - i);
-  return Array.from({ length: size }, (_, i) => slice(padded, 1, i, i === size - 1 ? undefined : end(i))).reduce((a, b) => add(a, b));
+  return Array.from({ length: size }, (_, i) => slice(padded, 1, i, i === size - 1 ? undefined : end(i))).reduce(
+    (a, b) => add(a, b),
+  );
 }
 
 /** Operations on numbers that pare's own functions do without and imported models use. */
@@ -73,7 +75,8 @@ export const elementaryOperators: readonly OpDef[] = [
     infer: ({ input, attrs }) => {
       const size = attrs.size as number | undefined;
       if (size === undefined || size < 1) throw new ArgumentError("its size must be at least 1");
-      if (input(0).rank < 2) throw new ShapeError(`it takes [batch, channels, ...], not ${formatShape(input(0).shape)}`);
+      if (input(0).rank < 2)
+        throw new ShapeError(`it takes [batch, channels, ...], not ${formatShape(input(0).shape)}`);
       return [input(0)];
     },
     expand: ([x], attrs) => {
@@ -99,7 +102,8 @@ export const elementaryOperators: readonly OpDef[] = [
     arity: [1, 1],
     flat: true,
     infer: ({ input, attrs }) => {
-      const dtype: DType | undefined = attrs.dtype === undefined ? input(0).dtype : dtypeFromOnnx(attrs.dtype as number);
+      const dtype: DType | undefined =
+        attrs.dtype === undefined ? input(0).dtype : dtypeFromOnnx(attrs.dtype as number);
       if (!dtype || input(0).rank !== 2) throw new ShapeError(`it makes a matrix, not ${formatShape(input(0).shape)}`);
       return [{ dtype, shape: input(0).shape }];
     },
@@ -117,7 +121,8 @@ export const elementaryOperators: readonly OpDef[] = [
     arity: [1, 1],
     infer: ({ input }) => {
       const { shape, dtype } = input(0);
-      if (shape.length < 2 || shape.at(-1) !== shape.at(-2)) throw new ShapeError(`it takes square matrices, not ${formatShape(shape)}`);
+      if (shape.length < 2 || shape.at(-1) !== shape.at(-2))
+        throw new ShapeError(`it takes square matrices, not ${formatShape(shape)}`);
       return [{ dtype, shape: shape.slice(0, -2) }];
     },
   },

@@ -2,6 +2,7 @@ import {
   cast,
   DTypeError,
   dtypeFromOnnx,
+  expand,
   isInteger,
   mul,
   normalizeAxis,
@@ -11,7 +12,6 @@ import {
   staticDim,
   sub,
   type Tensor,
-  expand,
   unsqueeze,
 } from "../../tensor/index.ts";
 
@@ -19,17 +19,34 @@ import {
 function spreadLike(t: Tensor, x: Tensor, axis: number, block: number): Tensor {
   if (t.rank === 0 || x.rank === 0) return t;
   const at = normalizeAxis(axis, x.rank);
-  if (block === 0) return reshape(t, x.shape.map((_, i) => (i === at ? -1 : 1)));
+  if (block === 0)
+    return reshape(
+      t,
+      x.shape.map((_, i) => (i === at ? -1 : 1)),
+    );
   const blocks = staticDim(t, at);
-  const wide = expand(unsqueeze(t, at + 1), t.shape.flatMap((d, i) => (i === at ? [d, block] : [d])));
-  return reshape(wide, t.shape.map((d, i) => (i === at ? blocks * block : d)));
+  const wide = expand(
+    unsqueeze(t, at + 1),
+    t.shape.flatMap((d, i) => (i === at ? [d, block] : [d])),
+  );
+  return reshape(
+    wide,
+    t.shape.map((d, i) => (i === at ? blocks * block : d)),
+  );
 }
 
 const integersOnly = (t: Tensor): void => {
   if (!isInteger(t.dtype)) throw new DTypeError(`it takes integers, not ${t.dtype}`);
 };
 
-const convAttrs = { auto_pad: "string", dilations: "ints", group: "int", kernel_shape: "ints", pads: "ints", strides: "ints" } as const;
+const convAttrs = {
+  auto_pad: "string",
+  dilations: "ints",
+  group: "int",
+  kernel_shape: "ints",
+  pads: "ints",
+  strides: "ints",
+} as const;
 
 /** Quantized storage and arithmetic as exporters write them: real value = (stored - zero point) * scale. */
 export const quantizedOperators: readonly OpDef[] = [

@@ -1,15 +1,15 @@
 import {
-  add,
   ArgumentError,
   type Attrs,
+  add,
   fill,
   flip,
   formatShape,
   matmul,
   mul,
   type OpDef,
-  sameShape,
   ShapeError,
+  sameShape,
   sigmoid,
   slice,
   split,
@@ -17,8 +17,8 @@ import {
   stack,
   staticDim,
   sub,
-  tanh,
   type Tensor,
+  tanh,
   transpose,
 } from "../../tensor/index.ts";
 
@@ -65,7 +65,8 @@ const cells: readonly Cell[] = [
       const [bz, br, bh] = recurrentBias ? split(recurrentBias, 3) : [];
       const update = sigmoid(add(xz, recurrent(h!, rz, bz)));
       const reset = sigmoid(add(xr, recurrent(h!, rr, br)));
-      const past = attrs.linear_before_reset === 1 ? mul(reset, recurrent(h!, rh, bh)) : recurrent(mul(reset, h!), rh, bh);
+      const past =
+        attrs.linear_before_reset === 1 ? mul(reset, recurrent(h!, rh, bh)) : recurrent(mul(reset, h!), rh, bh);
       const candidate = tanh(add(xh, past));
       return [add(mul(sub(1, update), candidate), mul(update, h!))];
     },
@@ -77,7 +78,12 @@ const cells: readonly Cell[] = [
     attrs: { input_forget: "int" },
     step: (projected, [h, c], { r, recurrentBias, peepholes }, attrs) => {
       if (attrs.input_forget === 1) throw new ArgumentError("coupled input and forget gates have no gradient here");
-      const [i, o, f, g] = split(add(projected, recurrent(h!, r, recurrentBias)), 4) as [Tensor, Tensor, Tensor, Tensor];
+      const [i, o, f, g] = split(add(projected, recurrent(h!, r, recurrentBias)), 4) as [
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+      ];
       const [pi, po, pf] = peepholes ? split(peepholes, 3) : [];
       const peek = (gate: Tensor, cell: Tensor, weight: Tensor | undefined): Tensor =>
         sigmoid(weight ? add(gate, mul(weight, cell)) : gate);
@@ -111,8 +117,12 @@ function define({ name, gates, activations, attrs: own, step }: Cell): OpDef {
       const directions = directionsOf(attrs);
       const hidden = r.shape[2]!;
       const rows = typeof hidden === "number" ? gates * hidden : w.shape[1]!;
-      const fits = sameShape(w.shape, [directions, rows, x.shape[2]!]) && sameShape(r.shape, [directions, rows, hidden]);
-      if (!fits) throw new ShapeError(`weights ${formatShape(w.shape)} and ${formatShape(r.shape)} do not fit ${formatShape(x.shape)}`);
+      const fits =
+        sameShape(w.shape, [directions, rows, x.shape[2]!]) && sameShape(r.shape, [directions, rows, hidden]);
+      if (!fits)
+        throw new ShapeError(
+          `weights ${formatShape(w.shape)} and ${formatShape(r.shape)} do not fit ${formatShape(x.shape)}`,
+        );
       const [length, batch] = [x.shape[0]!, x.shape[1]!];
       const last = [directions, batch, hidden];
       return [[length, ...last], last, last].slice(0, outputCount).map((shape) => ({ dtype: x.dtype, shape }));
@@ -136,8 +146,16 @@ function define({ name, gates, activations, attrs: own, step }: Cell): OpDef {
         return unroll(x!, part(w!), inputBias, reverse, start, (p, s) => step(p, s, weights, attrs));
       });
       const outputs = [
-        stack(results.map((s) => s.all), 1),
-        ...Array.from({ length: states }, (_, i) => stack(results.map((s) => s.last[i]!), 0)),
+        stack(
+          results.map((s) => s.all),
+          1,
+        ),
+        ...Array.from({ length: states }, (_, i) =>
+          stack(
+            results.map((s) => s.last[i]!),
+            0,
+          ),
+        ),
       ];
       return outputs.slice(0, outputCount);
     },

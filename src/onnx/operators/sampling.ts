@@ -27,7 +27,9 @@ export const samplingOperators: readonly OpDef[] = [
     infer: ({ input, attrs }) => {
       const [x, boxes] = [input(0), input(1)];
       if (x.rank !== 4 || boxes.rank !== 2)
-        throw new ShapeError(`it takes images and boxes [boxes, 4], not ${formatShape(x.shape)} and ${formatShape(boxes.shape)}`);
+        throw new ShapeError(
+          `it takes images and boxes [boxes, 4], not ${formatShape(x.shape)} and ${formatShape(boxes.shape)}`,
+        );
       const size = (name: string): number => (attrs[name] as number | undefined) ?? 1;
       return [{ dtype: x.dtype, shape: [boxes.shape[0]!, x.shape[1]!, size("output_height"), size("output_width")] }];
     },

@@ -36,7 +36,9 @@ export const selectiveOperators: readonly OpDef[] = [
     infer: ({ input, attrs }) => {
       const [x, condition] = [input(0), input(1)];
       if (condition.dtype !== "bool" || condition.rank !== 1)
-        throw new ShapeError(`its condition must be a bool vector, not ${condition.dtype} ${formatShape(condition.shape)}`);
+        throw new ShapeError(
+          `its condition must be a bool vector, not ${condition.dtype} ${formatShape(condition.shape)}`,
+        );
       const axis = axisOf(attrs.axis, x);
       const kept = lengthOf("compressed");
       return [{ dtype: x.dtype, shape: axis === undefined ? [kept] : x.shape.map((d, i) => (i === axis ? kept : d)) }];

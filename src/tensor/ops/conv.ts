@@ -243,7 +243,7 @@ const biasFrom = (dy: Tensor): Tensor => sum(dy, { axes: [0, ...spatialAxes(dy)]
 
 // ------------------------------------------------------------------------------------------------- functions
 
-export type { Padding, PerAxis } from "./window.ts";
+export type { Padding, PerAxis, WindowOptions } from "./window.ts";
 
 export interface ConvOptions extends WindowOptions {
   /** `[out]` */

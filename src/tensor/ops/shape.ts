@@ -324,6 +324,10 @@ defineOp({
     const axes = knownAxes(inputs[3]) ?? starts?.map((_, i) => i);
     const steps = inputs[4] ? knownNumbers(inputs[4]) : starts?.map(() => 1);
     if (!starts || !ends || !axes || !steps) throw new ShapeError("its bounds depend on data");
+    if ([ends, axes, steps].some((list) => list.length !== starts.length))
+      throw new ShapeError(
+        `its starts, ends, axes and steps are ${[starts, ends, axes, steps].map((l) => l.length).join(", ")} numbers`,
+      );
     const shape = [...x.shape];
     axes.forEach((a, i) => {
       const axis = normalizeAxis(a, x.rank);

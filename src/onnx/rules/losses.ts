@@ -10,8 +10,8 @@ import {
   neg,
   squeeze,
   sum,
-  takeAlongAxis,
   type Tensor,
+  takeAlongAxis,
   unsqueeze,
   where,
 } from "../../tensor/index.ts";
