@@ -3,17 +3,16 @@ import { batch, flopsPerStep } from "./model.ts";
 import type { Bench } from "./report.ts";
 
 const ours = { name: "pare", module: "./ours.ts" };
-const sameModel = [
+const peers = [
   { name: "tfjs-wasm", module: "./peers/tfjs.ts" },
   { name: "jax-js-wasm", module: "./peers/jax-js.ts" },
 ];
-const nanogpt = { name: "nanogpt-wasm", module: "./peers/nanogpt.ts" };
 
 /** Training steps of the bench's model: loss, gradients and AdamW. */
 export const train: Bench = {
   name: "train",
   ours,
-  peers: [...sameModel, nanogpt],
+  peers,
   tokens: batch.tokens,
   flops: flopsPerStep,
   check(measured) {
@@ -23,7 +22,7 @@ export const train: Bench = {
       if (!(last < first)) throw new Error(`${name} does not learn: its loss went from ${first} to ${last}`);
     }
     const [first] = losses(ours.name);
-    for (const { name } of sameModel) {
+    for (const { name } of peers) {
       const [theirs] = losses(name);
       if (Math.abs(theirs! - first!) > 1e-2)
         throw new Error(`${name} trains another model: its first loss is ${theirs}, ours ${first}`);

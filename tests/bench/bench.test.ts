@@ -86,7 +86,6 @@ test("training that does not learn, or another model, is refused", () => {
       [train.ours, ...train.peers].map(({ name }) => [name, measure([1], changes[name] ?? [8.358, 7.9])]),
     );
   expect(() => train.check(losses({}))).not.toThrow();
-  expect(() => train.check(losses({ "nanogpt-wasm": [8.4, 7] }))).not.toThrow();
   expect(() => train.check(losses({ "tfjs-wasm": [8.358, 8.4] }))).toThrow("tfjs-wasm does not learn");
   expect(() => train.check(losses({ "jax-js-wasm": [8.358, NaN] }))).toThrow("jax-js-wasm does not learn");
   expect(() => train.check(losses({ "jax-js-wasm": [8.4, 7] }))).toThrow("jax-js-wasm trains another model");
@@ -107,7 +106,9 @@ test("initial weights have the right sizes and deviation, and are the same each 
   const embedding = weights["model.embed_tokens.weight"]!;
   expect(Math.sqrt(embedding.reduce((sum, x) => sum + x * x, 0) / embedding.length)).toBeCloseTo(0.02, 4);
   expect(weights["model.norm.weight"]).toEqual(new Float32Array(model.dim).fill(1));
-  expect(initialWeights()).toEqual(weights);
+  const again = initialWeights();
+  for (const [name, values] of Object.entries(weights))
+    expect(Buffer.from(values.buffer).equals(Buffer.from(again[name]!.buffer)), name).toBe(true);
 });
 
 test("transposing a matrix", () => {

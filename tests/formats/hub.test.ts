@@ -278,7 +278,7 @@ describe("when things fail", () => {
     hub.interceptContent = (request, response) =>
       request.headers.range ? refuse(response, 500) : cut(response, weights, 50_000);
     await expect(resolveModel("org/tiny", options)).rejects.toMatchObject(
-      failing("network", /the server answered 500/),
+      failing("network", /127\.0\.0\.1:\d+ answered 500/),
     );
     const blobs = join(options.cacheDir, "models--org--tiny", "blobs");
     expect((await readdir(blobs)).filter((name) => name.includes("incomplete"))).toEqual([

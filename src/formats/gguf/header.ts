@@ -189,13 +189,15 @@ class Reader {
     return this.#view.getUint32(this.#step(4), true);
   }
 
-  /** @throws FormatError beyond 2^53, which no count or offset of a file can reach */
+  /** @throws FormatError from 2^53 on, which no count or offset of a file can reach */
   u64(): number {
-    const value = this.#view.getBigUint64(this.#step(8), true);
-    if (value > Number.MAX_SAFE_INTEGER) {
-      throw new FormatError(`${this.where}: the number ${value} at offset ${this.at - 8} is too large to be true`);
+    const start = this.#step(8);
+    const high = this.#view.getUint32(start + 4, true);
+    if (high >= 2 ** 21) {
+      const value = this.#view.getBigUint64(start, true);
+      throw new FormatError(`${this.where}: the number ${value} at offset ${start} is too large to be true`);
     }
-    return Number(value);
+    return high * 2 ** 32 + this.#view.getUint32(start, true);
   }
 
   /** A 64-bit count that must not exceed the limit called `key`. */
@@ -208,7 +210,7 @@ class Reader {
   string(key: keyof Caps, what: string): string {
     const length = this.count(key, what);
     const start = this.#step(length);
-    return decodeUtf8(this.#bytes.subarray(start, start + length), `${this.where}, text at offset ${start}`);
+    return decodeUtf8(this.#bytes.subarray(start, start + length), this.where, start);
   }
 
   value(key: string): MetadataValue {
@@ -224,29 +226,31 @@ class Reader {
     checkLimit(this.caps, "nesting", depth, this.where, `the nesting of "${key}"`);
     const id = this.u32();
     const length = this.count("arrayLength", `the length of "${key}"`);
-    if (id === stringId || id === arrayId) {
-      const least = id === stringId ? 8 : 12;
-      if (this.at + length * least > this.size) {
-        throw new FormatError(
-          `${this.where}: the metadata "${key}" claims ${length} entries, more than the file can hold`,
-        );
-      }
-      return id === stringId
-        ? {
-            type: "array",
-            of: "string",
-            value: this.#repeat(length, () => this.string("stringBytes", `a text of "${key}"`)),
-          }
-        : { type: "array", of: "array", value: this.#repeat(length, () => this.#array(key, depth + 1)) };
+    if (id === stringId) return { type: "array", of: "string", value: this.#texts(length, key) };
+    if (id === arrayId) {
+      this.#checkEntries(length, 12, key);
+      const value = Array.from({ length }, () => this.#array(key, depth + 1));
+      return { type: "array", of: "array", value };
     }
     const { type, array } = this.#fixed(id, key, length);
     return { type: "array", of: type, value: array };
   }
 
-  #repeat<T>(length: number, next: () => T): T[] {
-    const values: T[] = [];
-    for (let i = 0; i < length; i++) values.push(next());
-    return values;
+  #texts(length: number, key: string): string[] {
+    this.#checkEntries(length, 8, key);
+    const what = `the length of a text of "${key}"`;
+    const texts: string[] = [];
+    while (texts.length < length) texts.push(this.string("stringBytes", what));
+    return texts;
+  }
+
+  /** @throws FormatError unless `length` entries of at least `least` bytes can follow */
+  #checkEntries(length: number, least: number, key: string): void {
+    if (this.at + length * least > this.size) {
+      throw new FormatError(
+        `${this.where}: the metadata "${key}" claims ${length} entries, more than the file can hold`,
+      );
+    }
   }
 
   /** `length` numbers of the type that `id` stands for, in memory of their own. */
