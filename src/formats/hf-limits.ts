@@ -17,8 +17,13 @@ export const tokenizerLimits = {
   addedTokenLength: 1000,
   /** UTF-16 units of a regular expression: the longest in use is about 500. */
   regexLength: 4096,
-  /** Open-ended repetitions in one alternative of a regular expression, which bound its time by a power of the text. */
-  regexRepetitions: 3,
+  /** Groups within groups of a regular expression. */
+  regexDepth: 50,
+  /** Repetitions that may be tried one by one; more count as endless. */
+  regexTimes: 16,
+  /** Milliseconds that a regular expression may take to cut a text, and more for each of its megabytes. */
+  regexMilliseconds: 1000,
+  regexMillisecondsPerMegabyte: 5000,
   /** UTF-16 units of a word for models other than BPE, whose time grows with the square of a word. */
   wordLength: 100_000,
 };

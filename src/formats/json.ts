@@ -10,12 +10,13 @@ export function isJsonObject(value: unknown): value is JsonObject {
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const surrogate = /\p{Surrogate}/u;
 
-/** UTF-8 bytes, which begin at `offset` of what error messages call `where`, as text. @throws FormatError */
-export function decodeUtf8(bytes: Uint8Array, where: string, offset = 0): string {
+/** UTF-8 bytes as text; `offset` is where they begin, for errors that point into a file. @throws FormatError */
+export function decodeUtf8(bytes: Uint8Array, where: string, offset?: number): string {
   try {
     return utf8.decode(bytes);
   } catch (cause) {
-    throw new FormatError(`${where}: the text at offset ${offset} is not UTF-8`, { cause });
+    const what = offset === undefined ? "it is not UTF-8 text" : `the text at offset ${offset} is not UTF-8`;
+    throw new FormatError(`${where}: ${what}`, { cause });
   }
 }
 

@@ -1,3 +1,4 @@
 /** File formats on disk. */
 export * from "./files.node.ts";
+export * from "./gguf/gguf.node.ts";
 export * from "./safetensors.node.ts";

@@ -162,7 +162,8 @@ function checkPart(part: unknown, name: string): void {
   if (part["type"] === "Replace" && !isPattern(pattern)) {
     throw new FormatError(`${name}: its pattern is neither a string nor a regular expression`);
   }
-  if (isPattern(pattern) && "Regex" in pattern) checkRegex(pattern.Regex, name);
+  // Replacing runs to its end in one go; cutting text into words (`tokenizer-split.ts`) is watched.
+  if (isPattern(pattern) && "Regex" in pattern) checkRegex(pattern.Regex, name, part["type"] === "Split" ? 1 : 0);
   for (const list of ["normalizers", "pretokenizers", "processors", "decoders"]) {
     const inner = part[list];
     if (Array.isArray(inner)) for (const [i, step] of inner.entries()) checkPart(step, `${name}.${list}[${i}]`);

@@ -14,94 +14,140 @@ export function isPattern(value: unknown): value is Pattern {
 }
 
 /**
- * Compiles a pattern of a tokenizer. JavaScript's regular expressions backtrack and cannot be stopped, so that the
- * ones that could take exponential time are refused before they meet any text.
+ * Compiles a pattern of a tokenizer, after `checkRegex`, to match where it is told to (`y`).
  * @throws FormatError, LimitError
  */
 export function compilePattern(pattern: Pattern, where: string): RegExp {
-  if ("Regex" in pattern) checkRegex(pattern.Regex, where);
+  if ("Regex" in pattern) checkRegex(pattern.Regex, where, 1);
   try {
-    return makePipeline({ pre_tokenizer: { type: "Split", pattern, behavior: "Isolated" } }).pre_tokenizer!.pattern!;
+    const pipeline = makePipeline({ pre_tokenizer: { type: "Split", pattern, behavior: "Isolated" } });
+    return new RegExp(pipeline.pre_tokenizer!.pattern!.source, "uy");
   } catch (cause) {
     throw new FormatError(`${where}: its pattern does not compile: ${(cause as Error).message}`, { cause });
   }
 }
 
-/** What a group, or the whole expression, holds up to the character being read. */
-interface Group {
-  /** Open-ended repetitions in the alternative being read. */
-  repetitions: number;
-  /** The most that any alternative before it has. */
-  most: number;
-  /** Whether it, or a group in it, offers a choice. */
-  alternatives: boolean;
-}
-
 /**
- * Refuses the shapes that make backtracking exponential: back references, and a repeated group that itself holds a
- * choice or an open-ended repetition, as in `(a+)+` or `(a|a)*`. Open-ended repetitions one after the other make it
- * polynomial, and their number is capped.
+ * Refuses regular expressions that could take very long. JavaScript's backtrack and cannot be stopped: what counts is
+ * how many open-ended repetitions something after them can fail and make to be tried again, each of which multiplies
+ * the time from one place in a text by its length. `\s+` costs nothing so, `\s+x` counts one, `\s+\s+x` two. Repeating
+ * a group that holds a choice or a repetition takes exponential time, as `(a+)+x` does, and so can back references.
+ * @param allowed how many such repetitions may be in a row: with none, finding all matches takes linear time
+ * @throws FormatError, LimitError
  */
-export function checkRegex(regex: string, where: string): void {
+export function checkRegex(regex: string, where: string, allowed: 0 | 1): void {
   const name = `${where}: the regular expression ${JSON.stringify(regex.length > 80 ? `${regex.slice(0, 80)}…` : regex)}`;
   if (regex.length > tokenizerLimits.regexLength) {
     throw new LimitError(`${name} is longer than ${tokenizerLimits.regexLength} characters`);
   }
-  const tooMany = (): never => {
+  if (new RegexReader(regex, name).read() > allowed) {
     throw new LimitError(
-      `${name} has more than ${tokenizerLimits.regexRepetitions} open-ended repetitions in a row, which can take very long`,
+      `${name} repeats without end, and more than once what follows can undo, which takes very long`,
     );
-  };
-  const open: Group[] = [{ repetitions: 0, most: 0, alternatives: false }];
-  /** The group that has just closed, when that is what a quantifier would repeat. */
-  let closed: Group | undefined;
-  for (let i = 0; i < regex.length; i++) {
-    const group = open.at(-1)!;
-    const quantifier = /^(?:[*+]|\{(\d*)(,?)(\d*)\})/.exec(regex.slice(i, i + 24));
-    if (quantifier && i > 0) {
-      const [text, least, comma, most] = quantifier;
-      const times = least === undefined || (comma && !most) ? Number.POSITIVE_INFINITY : Number(most || least || 0);
-      if (closed && times > 1 && (closed.alternatives || closed.most > 0)) {
+  }
+}
+
+/** What a part of a regular expression can cost. */
+interface Cost {
+  /** Open-ended repetitions in a row that something after them can undo. */
+  readonly undone: number;
+  /** Those at the end, which nothing has undone yet. */
+  readonly ending: number;
+  /** Whether it has neither choices nor open-ended repetitions. */
+  readonly simple: boolean;
+}
+
+const single: Cost = { undone: 0, ending: 0, simple: true };
+
+/** Reads the structure of a regular expression in Oniguruma's syntax; what is no syntax is left to the compiler. */
+class RegexReader {
+  readonly #regex: string;
+  readonly #name: string;
+  #at = 0;
+  #depth = 0;
+
+  constructor(regex: string, name: string) {
+    this.#regex = regex;
+    this.#name = name;
+  }
+
+  /** The repetitions that something can undo. */
+  read(): number {
+    const { undone } = this.#alternatives();
+    if (this.#at < this.#regex.length) throw new FormatError(`${this.#name} closes a group that it never opened`);
+    return undone;
+  }
+
+  #alternatives(): Cost {
+    let cost = this.#sequence();
+    while (this.#regex[this.#at] === "|") {
+      this.#at++;
+      const { undone, ending } = this.#sequence();
+      cost = { undone: Math.max(cost.undone, undone), ending: Math.max(cost.ending, ending), simple: false };
+    }
+    return cost;
+  }
+
+  #sequence(): Cost {
+    let [undone, ending, simple] = [0, 0, true];
+    while (this.#at < this.#regex.length && !"|)".includes(this.#regex[this.#at]!)) {
+      const atom = this.#atom();
+      const { least, most } = this.#quantifier();
+      if (most > 1 && !atom.simple) {
         throw new FormatError(
-          `${name} repeats a group that holds a choice or a repetition, which can take exponential time`,
+          `${this.#name} repeats a group that holds a choice or a repetition, which can take very long`,
         );
       }
-      if (times > 1000 && ++group.repetitions > tokenizerLimits.regexRepetitions) tooMany();
-      i += text.length - 1;
-      // A second sign makes it lazy or possessive; it repeats nothing more.
-      if (regex[i + 1] === "+" || regex[i + 1] === "?") i++;
-      closed = undefined;
-      continue;
+      if (least > 0) {
+        undone += ending;
+        ending = 0;
+      }
+      const endless = most > tokenizerLimits.regexTimes;
+      undone += atom.undone;
+      ending += atom.ending + (endless ? 1 : 0);
+      simple &&= atom.simple && !endless;
     }
-    closed = undefined;
-    switch (regex[i]) {
+    return { undone, ending, simple };
+  }
+
+  #atom(): Cost {
+    const start = this.#at++;
+    switch (this.#regex[start]) {
       case "\\":
-        if (/[1-9kg]/.test(regex[i + 1] ?? "")) {
-          throw new FormatError(`${name} refers back to what it matched, which can take exponential time`);
+        if (/[1-9kg]/.test(this.#regex[this.#at++] ?? "")) {
+          throw new FormatError(`${this.#name} refers back to what it matched, which can take very long`);
         }
-        i++;
-        break;
+        return single;
       case "[":
-        i = endOfClass(regex, i);
-        break;
+        this.#at = endOfClass(this.#regex, start) + 1;
+        return single;
       case "(":
-        open.push({ repetitions: 0, most: 0, alternatives: false });
-        break;
-      case "|":
-        group.alternatives = true;
-        group.most = Math.max(group.most, group.repetitions);
-        group.repetitions = 0;
-        break;
-      case ")":
-        if (open.length === 1) throw new FormatError(`${name} closes a group that it never opened`);
-        open.pop();
-        group.most = Math.max(group.most, group.repetitions);
-        open.at(-1)!.repetitions += group.most;
-        if (open.at(-1)!.repetitions > tokenizerLimits.regexRepetitions) tooMany();
-        open.at(-1)!.alternatives ||= group.alternatives;
-        closed = group;
-        break;
+        return this.#group();
+      default:
+        return single;
     }
+  }
+
+  #group(): Cost {
+    if (++this.#depth > tokenizerLimits.regexDepth) {
+      throw new LimitError(`${this.#name} nests deeper than ${tokenizerLimits.regexDepth} groups`);
+    }
+    const opening = /^\?(?:<?[=!]|<\w+>|[\w-]*:|>)/.exec(this.#regex.slice(this.#at, this.#at + 80))?.[0] ?? "";
+    this.#at += opening.length;
+    const { undone, ending, simple } = this.#alternatives();
+    this.#at++;
+    this.#depth--;
+    // Looking around goes over the text and then starts again from where it was.
+    return /^\?<?[=!]/.test(opening) ? { undone: undone + ending, ending: 0, simple } : { undone, ending, simple };
+  }
+
+  #quantifier(): { least: number; most: number } {
+    const found = /^(?:([*+?])|\{(\d*)(,?)(\d*)\})[+?]?/.exec(this.#regex.slice(this.#at, this.#at + 24));
+    if (!found) return { least: 1, most: 1 };
+    const [text, sign, from, comma, to] = found;
+    this.#at += text.length;
+    if (sign) return { least: sign === "+" ? 1 : 0, most: sign === "?" ? 1 : Number.POSITIVE_INFINITY };
+    return { least: Number(from), most: to ? Number(to) : comma ? Number.POSITIVE_INFINITY : Number(from) };
   }
 }
 

@@ -1,5 +1,6 @@
 import { toByteChars } from "./bpe-bytes.ts";
-import { FormatError } from "./errors.ts";
+import { FormatError, LimitError } from "./errors.ts";
+import { tokenizerLimits } from "./hf-limits.ts";
 import { compilePattern, isPattern } from "./tokenizer-regex.ts";
 
 /** GPT-2's words: contractions, letters, digits and other signs, each with one space before it, and runs of space. */
@@ -122,40 +123,55 @@ function metaspaceSteps(config: Config, where: string): Step[] {
   return [mark, splitStep(compilePattern({ String: replacement }, where), "MergedWithNext", false)];
 }
 
-/** Cuts at the matches of `regex` (global), or with `invert` at what lies between them; empty pieces vanish. */
+/** A stretch of text, and whether it counts as a match. */
+interface Part {
+  readonly text: string;
+  readonly matched: boolean;
+}
+
+/** Cuts at the matches of `regex`, or with `invert` at what lies between them; empty pieces vanish. */
 function splitStep(regex: RegExp, behavior: Behavior, invert: boolean): Step {
-  return (piece) => {
-    if ((behavior === "Isolated" && !invert) || (behavior === "Removed" && invert)) {
-      const matches = piece.match(regex) ?? [];
-      if (behavior === "Removed") return matches.filter((match) => match !== "");
-      if (covers(matches, piece)) return matches;
-    }
-    const parts: { text: string; matched: boolean }[] = [];
-    const add = (start: number, end: number, matched: boolean): void => {
-      if (start < end) parts.push({ text: piece.slice(start, end), matched: matched !== invert });
-    };
-    let end = 0;
-    for (const match of piece.matchAll(regex)) {
-      add(end, match.index, false);
-      end = match.index + match[0].length;
-      add(match.index, end, true);
-    }
-    add(end, piece.length, false);
-    return joined(parts, behavior);
+  return (piece) => joined(partsOf(piece, regex, invert), behavior);
+}
+
+/** Places in a text between looks at the clock. */
+const placesPerLook = 256;
+
+/**
+ * The matches of `regex`, which is tried at one place after the other (`y`), and what lies between them.
+ * @throws LimitError when it takes too long
+ */
+function partsOf(text: string, regex: RegExp, invert: boolean): Part[] {
+  const parts: Part[] = [];
+  const add = (from: number, to: number, matched: boolean): void => {
+    if (from < to) parts.push({ text: text.slice(from, to), matched: matched !== invert });
   };
-}
-
-/** Whether matches in order, none of them empty, leave nothing of the text between them. */
-function covers(matches: readonly string[], text: string): boolean {
-  let length = 0;
-  for (const match of matches) {
-    if (match === "") return false;
-    length += match.length;
+  const begun = performance.now();
+  const { regexMilliseconds, regexMillisecondsPerMegabyte } = tokenizerLimits;
+  const allowed = regexMilliseconds + (text.length / 1e6) * regexMillisecondsPerMegabyte;
+  let end = 0;
+  let places = 0;
+  for (let at = 0; at < text.length; ) {
+    if (++places % placesPerLook === 0 && performance.now() - begun > allowed) {
+      throw new LimitError(
+        `the tokenizer's regular expression ${regex} takes too long for a text of ${text.length} characters`,
+      );
+    }
+    regex.lastIndex = at;
+    if (!regex.test(text)) {
+      at += text.codePointAt(at)! > 0xffff ? 2 : 1;
+      continue;
+    }
+    add(end, at, false);
+    end = regex.lastIndex;
+    add(at, end, true);
+    at = end > at ? end : at + (text.codePointAt(at)! > 0xffff ? 2 : 1);
   }
-  return length === text.length;
+  add(end, text.length, false);
+  return parts;
 }
 
-function joined(parts: readonly { text: string; matched: boolean }[], behavior: Behavior): string[] {
+function joined(parts: readonly Part[], behavior: Behavior): string[] {
   const pieces: string[] = [];
   switch (behavior) {
     case "Removed":

@@ -122,15 +122,15 @@ const q3_K: Decoder = (from, p, to, o, blocks) => {
 };
 
 /**
- * Scale `j` of eight in the 12 bytes at `p`, or with `p + 4` minimum `j`: the low six bits of byte j for the first
- * four; for the last four a nibble of byte j + 4 (low for scales, high for minima) under the top two bits of byte j - 4.
+ * Scale `j` of eight in the 12 bytes at `p`: the low six bits of byte j for the first four, and for the others the low
+ * nibble of byte j + 4 under the two high bits of byte j - 4.
  */
-export function sixBitScale(from: Uint8Array, p: number, j: number): number {
+function sixBitScale(from: Uint8Array, p: number, j: number): number {
   return j < 4 ? from[p + j]! & 63 : (from[p + j + 4]! & 15) | ((from[p + j - 4]! >> 6) << 4);
 }
 
-/** As `sixBitScale`, for the minima. */
-export function sixBitMinimum(from: Uint8Array, p: number, j: number): number {
+/** Minimum `j` of eight in the same bytes: as the scales, of bytes j + 4, and of high nibbles under bits of byte j. */
+function sixBitMinimum(from: Uint8Array, p: number, j: number): number {
   return j < 4 ? from[p + j + 4]! & 63 : (from[p + j + 4]! >> 4) | ((from[p + j]! >> 6) << 4);
 }
 

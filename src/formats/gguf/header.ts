@@ -40,13 +40,16 @@ class Incomplete {
   }
 }
 
+/** Bytes that hold the header of nearly every file, vocabulary included. */
+const firstPart = 2 ** 24;
+
 /**
  * Reads and checks everything before the tensors' data. The header does not say how long it is, so a part of the
  * file is tried, then four times as much. @throws FormatError; LimitError
  */
 export async function readGgufHeader(source: ByteSource, caps: Caps): Promise<GgufHeader> {
-  for (let length = 2 ** 20; ; ) {
-    const bytes = await source.read(0, Math.min(length, source.size));
+  for (let length = firstPart; ; ) {
+    const bytes = await source.read(0, Math.min(length, caps.headerBytes, source.size));
     try {
       return parse(new Reader(bytes, source, caps));
     } catch (error) {
@@ -64,7 +67,7 @@ function parse(reader: Reader): GgufHeader {
   if (magic !== 0x46554747) throw new FormatError(`${where}: it does not begin with "GGUF"`);
   const version = reader.u32();
   if (version !== 2 && version !== 3) {
-    const swapped = (version & 0xffff) === 0 ? "; it is of a big-endian machine" : "";
+    const swapped = version > 0xffff ? "; it is of a big-endian machine" : "";
     throw new FormatError(`${where}: GGUF version ${version} is not one of 2 and 3${swapped}`);
   }
   const tensors = reader.count("tensors", "its number of tensors");
@@ -152,9 +155,8 @@ function checkLayout(
   }
   if (end > size)
     throw new FormatError(`${where}: its tensors end at ${end}, but the file at ${size}; it is cut short`);
-  if (size > Math.max(at, padded(end, alignment))) {
-    throw new FormatError(`${where}: ${size - at} bytes follow the last tensor`);
-  }
+  const rest = size - padded(end, alignment);
+  if (rest > 0) throw new FormatError(`${where}: ${rest} bytes follow the last tensor`);
 }
 
 /** Walks over the beginning of a file. Counts are checked against the file's size before anything is made of them. */

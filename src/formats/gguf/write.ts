@@ -2,6 +2,7 @@ import { dtypes, type TypedArray } from "../../tensor/dtype.ts";
 import { ArgumentError, DTypeError, ShapeError } from "../../tensor/errors.ts";
 import { HostTensor } from "../../tensor/host.ts";
 import type { ByteSink } from "../bytes.ts";
+import { ggufLimits } from "../limits.ts";
 import { elementCount } from "../tensor-file.ts";
 import { defaultAlignment, padded } from "./header.ts";
 import { arrayId, fixedTypes, type Metadata, type MetadataArray, type MetadataValue, stringId } from "./metadata.ts";
@@ -75,8 +76,9 @@ function plan(pending: PendingGgufTensor): Planned {
 function alignmentOf(metadata: Metadata): number {
   const given = metadata.get("general.alignment");
   if (!given) return defaultAlignment;
-  if (given.type !== "u32" || given.value === 0 || (given.value & (given.value - 1)) !== 0) {
-    throw new ArgumentError("general.alignment must be a power of two of type u32");
+  const most = ggufLimits.alignment;
+  if (given.type !== "u32" || given.value < 1 || given.value > most || !Number.isInteger(Math.log2(given.value))) {
+    throw new ArgumentError(`general.alignment must be a power of two up to ${most}, of type u32`);
   }
   return given.value;
 }

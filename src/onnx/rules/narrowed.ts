@@ -1,8 +1,17 @@
-import { ArgumentError, staticDim, type Tensor, transpose } from "../../tensor/index.ts";
+import { ArgumentError, findOp, staticDim, type Tensor, transpose } from "../../tensor/index.ts";
 import { apply, before, type Rule, without } from "./rule.ts";
 
 /** Operators that the table of operations has in a narrower form. */
 export const narrowedRules: readonly Rule[] = [
+  /** onnxruntime's kernel wants images and an odd size. */
+  {
+    names: ["LRN"],
+    build: (node) => {
+      const [normalized] = apply(node);
+      const suits = normalized!.rank === 4 && (node.attrs.size as number) % 2 === 1;
+      return suits ? [normalized!] : findOp("LRN")!.expand!(node.inputs, node.attrs, 1);
+    },
+  },
   /** Running statistics only: what training updates has no place in a function. */
   {
     names: ["BatchNormalization"],
