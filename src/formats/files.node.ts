@@ -59,6 +59,7 @@ class FileSource implements ByteSource {
 
 /** Opens a file for positioned reads. @throws FileError when it cannot be opened or is not a regular file */
 export async function openFile(path: string): Promise<ByteSource> {
+  // Without O_NONBLOCK, opening a named pipe would wait for its writer.
   const handle = await explained("open", path, open(path, constants.O_RDONLY | constants.O_NONBLOCK));
   const stat = await handle.stat();
   if (stat.isFile()) return new FileSource(path, stat.size, handle);

@@ -3,7 +3,7 @@ import type { ByteSource } from "./bytes.ts";
 import { FormatError } from "./errors.ts";
 import { checkLimit, type Limits, llama2cLimits } from "./limits.ts";
 import type { LlamaConfig } from "./llama-config.ts";
-import { splitRotaryPairs } from "./rotary.ts";
+import { rotaryHeads, splitRotaryPairs } from "./rotary.ts";
 import {
   elementCount,
   findTensor,
@@ -62,23 +62,14 @@ export async function openLlama2c(
   const views = new Map<string, ViewedTensor>();
   for (const { name: from } of entries) {
     if (from.startsWith("freq_cis")) continue;
-    const heads = from.includes(".q_proj.") ? config.num_attention_heads : config.num_key_value_heads;
-    const isRotary = from.includes(".q_proj.") || from.includes(".k_proj.");
-    views.set(from, isRotary ? { from, convert: (tensor) => splitRotaryPairs(tensor, heads) } : { from });
+    const heads = rotaryHeads(from, config);
+    views.set(from, heads > 0 ? { from, convert: (tensor) => splitRotaryPairs(tensor, heads) } : { from });
   }
   return { config, tensors: new TensorView(new Checkpoint(source, entries), views) };
 }
 
 function configOf(numbers: readonly number[], tied: boolean, where: string): LlamaConfig {
-  const [hidden, intermediate, layers, heads, groups, vocabulary, positions] = numbers as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
+  const [hidden = 0, intermediate = 0, layers = 0, heads = 0, groups = 0, vocabulary = 0, positions = 0] = numbers;
   const divides = (a: number, b: number): boolean => b % a === 0;
   if (numbers.some((n) => n <= 0) || !divides(2 * heads, hidden) || !divides(groups, heads)) {
     throw new FormatError(

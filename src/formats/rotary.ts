@@ -1,12 +1,19 @@
 import type { TypedArray } from "../tensor/dtype.ts";
 import { ShapeError } from "../tensor/errors.ts";
 import { HostTensor } from "../tensor/host.ts";
+import type { LlamaConfig } from "./llama-config.ts";
 
 /**
  * Rotary embeddings turn pairs of a head's channels. Hugging Face pairs channel i with i + d/2 of a head of d; llama.cpp
  * (for Llama) and llama2.c pair neighbours 2i and 2i + 1. Query and key projections are converted by reordering their
  * rows within each head.
  */
+
+/** Heads whose rows are ordered for rotary embeddings in the tensor with Hugging Face's `name`; 0 for other tensors. */
+export function rotaryHeads(name: string, config: LlamaConfig): number {
+  if (name.includes(".q_proj.")) return config.num_attention_heads;
+  return name.includes(".k_proj.") ? config.num_key_value_heads : 0;
+}
 
 /** Rows of query or key weights `[heads * d, ...]` from neighbouring pairs to Hugging Face's order. @throws ShapeError */
 export function splitRotaryPairs(weight: HostTensor, heads: number): HostTensor {

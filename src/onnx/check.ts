@@ -7,8 +7,9 @@ import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } f
 import { signatureOf } from "./upgrade.ts";
 import { decodeModel } from "./wire.ts";
 
-/** The newest version of the format itself that is understood. */
+/** The newest versions of the format itself and of its operators that are understood. */
 const MAX_IR_VERSION = 13;
+const MAX_OPSET = 26;
 
 export interface CheckOptions {
   /** Most elements that a tensor may be declared with; default 2^32. */
@@ -37,6 +38,8 @@ export function checkModel(model: Uint8Array | ModelProto, { maxElements = MAX_E
   if (!(irVersion >= 1 && irVersion <= MAX_IR_VERSION))
     throw new OnnxError(`the model has IR version ${irVersion}; 1 to ${MAX_IR_VERSION} are understood`);
   const opsets = opsetsOf(proto);
+  const opset = opsets.get("") ?? 1;
+  if (opset > MAX_OPSET) throw new OnnxError(`the model wants operator set ${opset}; 1 to ${MAX_OPSET} are understood`);
   if (proto.functions?.length)
     throw new OnnxError("the model defines functions of its own, which are not supported; export it with them inlined");
   const keys = new Set<string>();

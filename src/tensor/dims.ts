@@ -92,26 +92,39 @@ export function subtractDims(a: Dim, b: Dim): Dim {
   return addDims(a, multiplyDims(-1, b));
 }
 
-/** `a / b` where `b` (a number or a single product of names) divides `a`; undefined where it does not. */
+/** `a / b` where `b` divides `a` as a polynomial, term by term from the highest; undefined where it does not. */
 export function divideDims(a: Dim, b: Dim): Dim | undefined {
   if (typeof a === "number" && typeof b === "number") return b !== 0 && a % b === 0 ? a / b : undefined;
   if (a === b) return 1;
-  const divisor = [...parse(b)];
-  if (divisor.length !== 1) return undefined;
-  const [key, coefficient] = divisor[0]!;
-  const quotient: Polynomial = new Map();
-  for (const [ka, ca] of parse(a)) {
-    if (ca % coefficient !== 0) return undefined;
-    const names = namesOf(ka);
-    for (const name of namesOf(key)) {
-      const at = names.indexOf(name);
-      if (at < 0) return undefined;
-      names.splice(at, 1);
-    }
-    const k = names.join("*");
-    quotient.set(k, (quotient.get(k) ?? 0) + ca / coefficient);
+  const divisor = leadingTerm(b);
+  if (!divisor) return undefined;
+  let quotient: Dim = 0;
+  let rest = a;
+  for (let term = leadingTerm(rest); term; term = leadingTerm(rest)) {
+    const names = without(term.names, divisor.names);
+    if (!names || term.coefficient % divisor.coefficient !== 0) return undefined;
+    const part = render(new Map([[names.join("*"), term.coefficient / divisor.coefficient]]));
+    quotient = addDims(quotient, part);
+    rest = subtractDims(rest, multiplyDims(part, b));
   }
-  return render(quotient);
+  return quotient;
+}
+
+/** The term of the most factors, among those the last in the alphabet; undefined for 0. */
+function leadingTerm(dim: Dim): { coefficient: number; names: string[] } | undefined {
+  const order = (x: string[], y: string[]): number => y.length - x.length || (x.join("*") < y.join("*") ? 1 : -1);
+  return termsOf(dim).sort((x, y) => order(x.names, y.names))[0];
+}
+
+/** `names` with each of `taken` removed once; undefined where one is missing. */
+function without(names: readonly string[], taken: readonly string[]): string[] | undefined {
+  const left = [...names];
+  for (const name of taken) {
+    const at = left.indexOf(name);
+    if (at < 0) return undefined;
+    left.splice(at, 1);
+  }
+  return left;
 }
 
 /** `floor(a / b)` for a positive `b`; where that is not a polynomial, a name that stands for it: `floor(h+1/2)`. */

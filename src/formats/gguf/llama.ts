@@ -1,7 +1,7 @@
 import { ArgumentError } from "../../tensor/errors.ts";
 import { FormatError } from "../errors.ts";
 import type { LlamaConfig } from "../llama-config.ts";
-import { joinRotaryPairs, splitRotaryPairs } from "../rotary.ts";
+import { joinRotaryPairs, rotaryHeads, splitRotaryPairs } from "../rotary.ts";
 import { loadPending, type PendingTensor, type TensorFile } from "../tensor-file.ts";
 import { TensorView, type ViewedTensor } from "../tensor-view.ts";
 import type { GgufFile } from "./gguf.ts";
@@ -40,12 +40,6 @@ export function fromGgmlName(name: string): string | undefined {
   const [, layer, module, part] = /^blk\.(\d+)\.(.+)\.(weight|bias)$/.exec(name) ?? [];
   const found = modules.find(([, ggml]) => ggml === module);
   return found ? `model.layers.${layer}.${found[0]}.${part}` : outside.find(([, ggml]) => ggml === name)?.[0];
-}
-
-/** Heads whose rows are ordered for rotary embeddings in the tensor with Hugging Face's `name`; 0 for other tensors. */
-function rotaryHeads(name: string, config: LlamaConfig): number {
-  if (name.includes(".q_proj.")) return config.num_attention_heads;
-  return name.includes(".k_proj.") ? config.num_key_value_heads : 0;
 }
 
 /**
