@@ -1,5 +1,7 @@
 /** File formats: everything that reads what it did not write. Files on disk are in `pare/formats/node`. */
+export * from "./bpe-train.ts";
 export * from "./bytes.ts";
+export * from "./chat-template.ts";
 export * from "./errors.ts";
 export * from "./gguf/dequantize.ts";
 export * from "./gguf/gguf.ts";
@@ -8,6 +10,8 @@ export type { Metadata as GgufMetadata, MetadataValue as GgufValue } from "./ggu
 export * from "./gguf/quantize.ts";
 export * from "./gguf/types.ts";
 export * from "./gguf/write.ts";
+export * from "./hf-folder.ts";
+export * from "./hub.ts";
 export { ggufLimits, type Limits, llama2cLimits, safetensorsLimits } from "./limits.ts";
 export * from "./llama-config.ts";
 export * from "./llama2c.ts";
@@ -16,3 +20,5 @@ export * from "./safetensors.ts";
 export * from "./safetensors-shards.ts";
 export * from "./safetensors-write.ts";
 export * from "./tensor-file.ts";
+export * from "./tokenizer.ts";
+export * from "./tokenizer-gguf.ts";

@@ -216,6 +216,7 @@ function neededNodes(graph: GraphProto): NodeProto[] {
 /** Operators that no table of tensor operations will ever have, and why. */
 const REASONS: readonly (readonly [RegExp, string])[] = [
   [/^(If|Loop|Scan)$/, "control flow is not supported; export the model with fixed sizes, or simplify it first"],
+  [/^(Random|Bernoulli|Multinomial)/, "random numbers come in as inputs"],
   [/^(Sequence|Optional|SplitToSequence|ConcatFromSequence)/, "sequences and optionals are not supported"],
   [
     /^(String|RegexFullMatch|TfIdfVectorizer|com\.microsoft\.extensions\.)/,

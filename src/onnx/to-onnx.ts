@@ -40,6 +40,8 @@ export interface ToOnnxOptions extends LowerOptions {
   readonly metadata?: Readonly<Record<string, string>>;
   /** The graph is in its final form already. */
   readonly lowered?: boolean;
+  /** Told the name that each node gets in the file. */
+  readonly onNode?: (node: Node, name: string) => void;
 }
 
 /** The bytes of an ONNX file that computes `graph`. @throws OnnxError above 2 GB; see `toOnnxFiles`. */
@@ -92,7 +94,7 @@ export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
   return {
     irVersion: IR_VERSION,
     producerName: "pare",
-    graph: graphProto(lowered, used),
+    graph: graphProto(lowered, used, options.onNode),
     opsetImport: [{ domain: "", version: opset }, ...(contrib ? [{ domain: "com.microsoft", version: 1 }] : [])],
     ...(options.metadata
       ? { metadataProps: Object.entries(options.metadata).map(([key, value]) => ({ key, value })) }
@@ -100,7 +102,7 @@ export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
   };
 }
 
-function graphProto(graph: Graph, used: readonly Node[]): GraphProto {
+function graphProto(graph: Graph, used: readonly Node[], onNode?: ToOnnxOptions["onNode"]): GraphProto {
   const taken = new Set([...graph.inputs, ...graph.outputs].map((p) => p.name));
   let count = 0;
   const fresh = (prefix: string): string => {
@@ -122,8 +124,13 @@ function graphProto(graph: Graph, used: readonly Node[]): GraphProto {
     if (n.op === "pare.Input") continue;
     const value = constantOf(n.outputs[0]);
     for (const t of n.outputs) if (!names.has(t)) names.set(t, fresh(value ? "c" : "t"));
-    if (value) initializer.push(tensorProto(value, names.get(n.outputs[0]!)!));
-    else node.push(nodeProto(n, names, fresh("n")));
+    if (value) {
+      initializer.push(tensorProto(value, names.get(n.outputs[0]!)!));
+      continue;
+    }
+    const name = fresh("n");
+    onNode?.(n, name);
+    node.push(nodeProto(n, names, name));
   }
   for (const { name, tensor } of copies)
     node.push({ opType: "Identity", name: fresh("n"), input: [names.get(tensor)!], output: [name] });

@@ -1,8 +1,8 @@
-import { type Graph, type LowerOptions, lower, toOnnx } from "../onnx/index.ts";
+import { type Graph, type LowerOptions, lower } from "../onnx/index.ts";
 import { type Bindings, type HostTensor, isHostTensor, leavesOf, mapTree } from "../tensor/index.ts";
 import { type Device, type DeviceOptions, defaultDevice } from "./device.ts";
 import { DisposedError, FeedError } from "./errors.ts";
-import { type Execution, type ExecutionPlan, openHere } from "./execution.ts";
+import { type Execution, type ExecutionPlan, openHere, planOf } from "./execution.ts";
 import { checkFeed, checkPortType } from "./feeds.ts";
 import {
   type Hosted,
@@ -48,10 +48,7 @@ export async function compile<const S extends readonly unknown[], R>(
   const traced = trace(fn as (...args: never[]) => unknown, specs, options.names);
   for (const { name, tensor } of [...traced.graph.inputs, ...traced.graph.outputs]) checkPortType(name, tensor);
   const graph = lower(traced.graph, targetOf(options));
-  const execution = await open(
-    { model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots: [] },
-    options,
-  );
+  const execution = await open(planOf(graph, []), options);
   const wanted = specsOf(traced);
   let disposed = false;
 

@@ -1,10 +1,11 @@
 import type { Tensor as OrtTensor } from "onnxruntime-common";
-import { makeGraph, toOnnx } from "../onnx/index.ts";
+import { type Graph, makeGraph, toOnnx } from "../onnx/index.ts";
 import { type HostTensor, input } from "../tensor/index.ts";
 import { type Device, type DeviceOptions, type LoadedDevice, loadDevice } from "./device.ts";
 import { discard } from "./discard.ts";
 import { dtypeOfOrt, fromOrt, toOrt } from "./feeds.ts";
 import { openSession, type SessionShare } from "./session.ts";
+import { lacksWebGpuKernel } from "./webgpu-gaps.ts";
 
 /** A tensor that stays with the session: an input that the next run gets from an output of this one. */
 export interface Slot {
@@ -20,6 +21,20 @@ export interface ExecutionPlan {
   readonly model: Uint8Array;
   readonly outputs: readonly string[];
   readonly slots: readonly Slot[];
+  /** Names of the nodes that a GPU must leave to the CPU. */
+  readonly onCpu: readonly string[];
+}
+
+/** The plan to run `graph`, which is in its final form. */
+export function planOf(graph: Graph, slots: readonly Slot[]): ExecutionPlan {
+  const onCpu: string[] = [];
+  const model = toOnnx(graph, {
+    lowered: true,
+    onNode: (node, name) => {
+      if (lacksWebGpuKernel(node)) onCpu.push(name);
+    },
+  });
+  return { model, outputs: graph.outputs.map((p) => p.name), slots, onCpu };
 }
 
 /** A session with its state, wherever it lives: in this thread or in a worker. */
@@ -40,11 +55,7 @@ export async function openHere(plan: ExecutionPlan, options: DeviceOptions): Pro
   const locations = Object.fromEntries(
     plan.outputs.map((name) => [name, plan.slots.some((s) => s.output === name) ? "gpu-buffer" : "cpu"] as const),
   );
-  const session = await openSession(
-    plan.model,
-    loaded,
-    loaded.device === "webgpu" && plan.slots.length > 0 ? { locations } : {},
-  );
+  const session = await openSession(plan.model, loaded, loaded.device === "webgpu" ? { locations, onCpu: plan.onCpu } : {});
   return new LocalExecution(plan, loaded, session);
 }
 

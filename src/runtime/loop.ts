@@ -1,4 +1,4 @@
-import { type Graph, lower, makeGraph, toOnnx } from "../onnx/index.ts";
+import { type Graph, lower, makeGraph } from "../onnx/index.ts";
 import {
   flattenTree,
   formatShape,
@@ -12,7 +12,7 @@ import {
 import { type CompileOptions, checkArguments, open, targetOf } from "./compile.ts";
 import type { Device } from "./device.ts";
 import { DisposedError, FeedError } from "./errors.ts";
-import type { Slot } from "./execution.ts";
+import { planOf, type Slot } from "./execution.ts";
 import { checkFeed, checkPortType } from "./feeds.ts";
 import { mayOverwrite } from "./in-place.ts";
 import {
@@ -67,10 +67,7 @@ export async function compileLoop<St, const I extends readonly unknown[], R>(
     lower(traced.graph, targetOf(options)),
     Object.keys(types).map((path) => [inputOf(path), nextNames[path]!.name]),
   );
-  const execution = await open(
-    { model: toOnnx(graph, { lowered: true }), outputs: graph.outputs.map((p) => p.name), slots },
-    options,
-  );
+  const execution = await open(planOf(graph, slots), options);
   const named = (values: Readonly<Record<string, HostTensor>>): Record<string, HostTensor> =>
     Object.fromEntries(Object.keys(types).map((path) => [inputOf(path), values[path]!]));
   await execution.write(named(flattenTree(initial, isHostTensor)));

@@ -32,18 +32,21 @@ export interface SessionOptions {
   readonly optimize?: "disabled" | "basic" | "extended" | "all";
   /** Where each output is to be left; on the host when absent. */
   readonly locations?: Readonly<Record<string, "cpu" | "gpu-buffer">>;
+  /** WebGPU: names of the nodes to run on the CPU. */
+  readonly onCpu?: readonly string[];
 }
 
 /** Opens a session over `model` (file bytes, or a path in Node), or joins an open one. @throws RuntimeFailure */
 export async function openSession(
   model: Uint8Array | string,
   loaded: LoadedDevice,
-  { optimize = "all", locations }: SessionOptions = {},
+  { optimize = "all", locations, onCpu = [] }: SessionOptions = {},
 ): Promise<SessionShare> {
   const options: InferenceSession.SessionOptions = {
     ...loaded.options,
     graphOptimizationLevel: optimize,
     ...(locations ? { preferredOutputLocation: locations } : {}),
+    ...(onCpu.length > 0 ? { executionProviders: [{ name: "webgpu", forceCpuNodeNames: onCpu }] } : {}),
   };
   const create = async (): Promise<InferenceSession> => {
     try {

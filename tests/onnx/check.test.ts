@@ -134,7 +134,7 @@ describe("checkModel", () => {
     [
       "a dimension that is absurd beside a zero",
       (m) => (m.graph.input![0]!.type!.tensorType!.shape!.dim = [{ dimValue: 0 }, { dimValue: 2 ** 60 }]),
-      'the input "x" has shape [0, 1152921504606846976], more than the 4294967296 elements that are allowed',
+      `the input "x" has shape [0, ${2 ** 60}], more than the 4294967296 elements that are allowed`,
     ],
     [
       "a dimension that is two things",

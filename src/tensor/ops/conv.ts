@@ -14,7 +14,8 @@ import {
 } from "../tensor.ts";
 import { matmul } from "./linalg.ts";
 import { sum } from "./reduce.ts";
-import { pad, reshape, stack, transpose } from "./shape.ts";
+import { reshape, stack, transpose } from "./shape.ts";
+import { pad } from "./slice.ts";
 import {
   attrsOfWindow,
   extent,

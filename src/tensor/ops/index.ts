@@ -12,4 +12,5 @@ export * from "./reduce.ts";
 export * from "./resize.ts";
 export * from "./rotary.ts";
 export * from "./shape.ts";
+export * from "./slice.ts";
 export * from "./sort.ts";

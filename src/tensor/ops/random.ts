@@ -19,7 +19,8 @@ import {
   sqrt,
 } from "./elementwise.ts";
 import { fill, iota } from "./fill.ts";
-import { concat, reshape, slice, split, unsqueeze } from "./shape.ts";
+import { concat, reshape, split, unsqueeze } from "./shape.ts";
+import { slice } from "./slice.ts";
 
 /*
  * Random numbers without state: element i of a draw is a hash of i under a key. The hash is SplitMix64 (Steele, Lea and

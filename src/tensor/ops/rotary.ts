@@ -18,7 +18,8 @@ import {
 import { add, cast, cos as cosine, mul, neg, sin as sine } from "./elementwise.ts";
 import { iota } from "./fill.ts";
 import { gather } from "./gather.ts";
-import { concat, slice, split, unsqueeze } from "./shape.ts";
+import { concat, split, unsqueeze } from "./shape.ts";
+import { slice } from "./slice.ts";
 
 // ------------------------------------------------------------------------------------------------- the angles
 
