@@ -55,7 +55,11 @@ export async function openHere(plan: ExecutionPlan, options: DeviceOptions): Pro
   const locations = Object.fromEntries(
     plan.outputs.map((name) => [name, plan.slots.some((s) => s.output === name) ? "gpu-buffer" : "cpu"] as const),
   );
-  const session = await openSession(plan.model, loaded, loaded.device === "webgpu" ? { locations, onCpu: plan.onCpu } : {});
+  const session = await openSession(
+    plan.model,
+    loaded,
+    loaded.device === "webgpu" ? { locations, onCpu: plan.onCpu } : {},
+  );
   return new LocalExecution(plan, loaded, session);
 }
 

@@ -24,7 +24,11 @@ type Fn = DeviceCase["fn"];
 type Options = Omit<DeviceCase, "fn" | "inputs">;
 
 export const of = (fn: Fn, ...inputs: readonly HostTensor[]): DeviceCase => ({ fn, inputs });
-export const withOptions = (options: Options, fn: Fn, ...inputs: readonly HostTensor[]): DeviceCase => ({ fn, inputs, ...options });
+export const withOptions = (options: Options, fn: Fn, ...inputs: readonly HostTensor[]): DeviceCase => ({
+  fn,
+  inputs,
+  ...options,
+});
 /** Without a gradient. */
 export const flat = (fn: Fn, ...inputs: readonly HostTensor[]): DeviceCase => ({ fn, inputs, flat: true });
 
@@ -42,6 +46,8 @@ export function apart(shape: readonly number[]): HostTensor {
   return hostOf(shape, (i) => (order[i]! - size / 2 + 0.25) * 0.05, "f32");
 }
 
-export const i64 = (values: Parameters<typeof HostTensor.from>[0]): HostTensor => HostTensor.from(values, { dtype: "i64" });
-export const typed = (dtype: HostTensor["dtype"], values: readonly number[]): HostTensor => HostTensor.from(values, { dtype });
+export const i64 = (values: Parameters<typeof HostTensor.from>[0]): HostTensor =>
+  HostTensor.from(values, { dtype: "i64" });
+export const typed = (dtype: HostTensor["dtype"], values: readonly number[]): HostTensor =>
+  HostTensor.from(values, { dtype });
 export const constant = asTensor;

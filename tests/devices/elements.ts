@@ -106,12 +106,28 @@ const binary: Family = {
       i64([2 ** 40 + 1, 2 ** 40, -5]),
     ),
     logic: flat((a, b) => [T.and, T.or, T.xor].map((f) => f(a, b)), truth(0, 0, 1, 1), truth(0, 1, 0, 1)),
-    bits: flat((a, b) => [T.bitwiseAnd, T.bitwiseOr, T.bitwiseXor].map((f) => f(a, b)), bits("i32"), typed("i32", [3, 3, 3, 3, -1])),
-    "bits of 64": flat((a, b) => [T.bitwiseAnd, T.bitwiseXor].map((f) => f(a, b)), bits("u64"), typed("u64", [3, 3, 3, 3, 2 ** 40])),
+    bits: flat(
+      (a, b) => [T.bitwiseAnd, T.bitwiseOr, T.bitwiseXor].map((f) => f(a, b)),
+      bits("i32"),
+      typed("i32", [3, 3, 3, 3, -1]),
+    ),
+    "bits of 64": flat(
+      (a, b) => [T.bitwiseAnd, T.bitwiseXor].map((f) => f(a, b)),
+      bits("u64"),
+      typed("u64", [3, 3, 3, 3, 2 ** 40]),
+    ),
     shifts: flat((a) => [T.shiftLeft(a, 3), T.shiftRight(a, 1)], bits("u32")),
     "shifts of 64": flat((a) => [T.shiftLeft(a, 40), T.shiftRight(a, 1)], bits("u64")),
-    "integer arithmetic": flat((a, b) => [T.add(a, b), T.sub(a, b), T.mul(a, b), T.div(a, b)], i64([2 ** 40, -7, 9]), i64([3, 2, -4])),
-    "integer arithmetic in 32 bits": flat((a, b) => [T.add(a, b), T.sub(a, b), T.mul(a, b), T.div(a, b)], typed("i32", [2 ** 20, -7, 9]), typed("i32", [3, 2, -4])),
+    "integer arithmetic": flat(
+      (a, b) => [T.add(a, b), T.sub(a, b), T.mul(a, b), T.div(a, b)],
+      i64([2 ** 40, -7, 9]),
+      i64([3, 2, -4]),
+    ),
+    "integer arithmetic in 32 bits": flat(
+      (a, b) => [T.add(a, b), T.sub(a, b), T.mul(a, b), T.div(a, b)],
+      typed("i32", [2 ** 20, -7, 9]),
+      typed("i32", [3, 2, -4]),
+    ),
   },
 };
 
@@ -123,12 +139,18 @@ const casts: Family = {
       (t) => (["f64", "i64", "i32", "i8", "u8", "bool"] as const).map((d) => T.cast(t, d)),
       typed("f32", [0, 1.7, 3.5, 100.9]),
     ),
-    "negative float to signed": flat((t) => (["i64", "i32", "i16", "i8"] as const).map((d) => T.cast(t, d)), typed("f32", [-1.7, -100.2])),
+    "negative float to signed": flat(
+      (t) => (["i64", "i32", "i16", "i8"] as const).map((d) => T.cast(t, d)),
+      typed("f32", [-1.7, -100.2]),
+    ),
     "through half": withOptions({ tolerance: 1e-3 }, (t) => T.cast(T.mul(T.cast(t, "f16"), 1.5), "f32"), row(-2, 2)),
     "half as a result": flat((t) => T.cast(t, "f16"), row(-2, 2)),
     "half as an argument": withOptions({ tolerance: 1e-3 }, (t) => T.cast(T.add(t, 1), "f32"), row(-2, 2).cast("f16")),
     "through bfloat": withOptions({ tolerance: 1e-2 }, (t) => T.cast(T.cast(t, "bf16"), "f32"), row(-2, 2)),
-    "integers to the others": flat((t) => (["f32", "f64", "i32", "u8", "bool"] as const).map((d) => T.cast(t, d)), i64([0, 1, 200])),
+    "integers to the others": flat(
+      (t) => (["f32", "f64", "i32", "u8", "bool"] as const).map((d) => T.cast(t, d)),
+      i64([0, 1, 200]),
+    ),
     "bool to the others": flat((t) => (["f32", "i64", "i32", "u8"] as const).map((d) => T.cast(t, d)), truth(0, 1)),
     "double precision": withOptions({ tolerance: 1e-12 }, (t) => T.tanh(T.mul(T.exp(t), 1.1)), row().cast("f64")),
     "large integers": flat((t) => T.cast(T.add(t, 1), "i32"), i64([2 ** 30, -(2 ** 30)])),

@@ -65,7 +65,10 @@ class Corners implements BatchSource<{ images: HostTensor; labels: HostTensor }>
   #rng = new Rng(3);
 
   next() {
-    const labels = HostTensor.from(Array.from({ length: 8 }, () => this.#rng.integer(4)), { dtype: "i64" });
+    const labels = HostTensor.from(
+      Array.from({ length: 8 }, () => this.#rng.integer(4)),
+      { dtype: "i64" },
+    );
     const images = this.#rng.normalTensor([8, 3, 8, 8]);
     for (let i = 0; i < images.size; i++) {
       const [picture, row, column] = [Math.floor(i / 192), Math.floor((i % 64) / 8), i % 8];

@@ -15,12 +15,20 @@ const windows: Family = {
     "conv with many channels": of((t, w) => T.conv(t, w), x([1, 16, 3, 3]), x([5, 16, 1, 1])),
     "conv over one axis": of((t, w) => T.conv(t, w, { padding: "causal" }), x([2, 3, 7]), x([4, 3, 3])),
     "conv over three axes": of((t, w) => T.conv(t, w), x([1, 2, 3, 3, 3]), x([2, 2, 2, 2, 2])),
-    convTranspose: of((t, w, b) => T.convTranspose(t, w, { bias: b, stride: 2, outputPadding: 1, padding: 1 }), x([2, 3, 3, 3]), x([3, 2, 3, 3]), x([2])),
+    convTranspose: of(
+      (t, w, b) => T.convTranspose(t, w, { bias: b, stride: 2, outputPadding: 1, padding: 1 }),
+      x([2, 3, 3, 3]),
+      x([3, 2, 3, 3]),
+      x([2]),
+    ),
     "convTranspose in groups": of((t, w) => T.convTranspose(t, w, { groups: 2 }), x([1, 4, 3, 3]), x([4, 1, 2, 2])),
     maxPool: of((t) => T.maxPool(t, 2), apart([1, 2, 4, 4])),
     "maxPool overlapping": of((t) => T.maxPool(t, 3, { stride: 2, padding: 1 }), apart([1, 2, 5, 5])),
     averagePool: of((t) => [T.averagePool(t, 2), T.averagePool(t, 3, { stride: 1, padding: 1 })], image),
-    "averagePool with its padding": of((t) => T.averagePool(t, 3, { stride: 2, padding: 1, countPadding: true }), image),
+    "averagePool with its padding": of(
+      (t) => T.averagePool(t, 3, { stride: 2, padding: 1, countPadding: true }),
+      image,
+    ),
     "averagePool with a rest": of((t) => T.averagePool(t, 4, { stride: 3, ceilMode: true }), image),
     "global pools": of((t) => [T.globalAveragePool(t), T.globalMaxPool(t)], apart([2, 3, 4, 4])),
   },
@@ -31,14 +39,20 @@ const resizing: Family = {
   tolerance: 5e-5,
   cases: {
     nearest: of((t) => T.resize(t, { scale: 2, mode: "nearest" }), image),
-    "nearest, shrinking": of((t) => T.resize(t, { size: 4, mode: "nearest", coordinates: "asymmetric", rounding: "floor" }), image),
+    "nearest, shrinking": of(
+      (t) => T.resize(t, { size: 4, mode: "nearest", coordinates: "asymmetric", rounding: "floor" }),
+      image,
+    ),
     linear: of((t) => [T.resize(t, { scale: 1.5 }), T.resize(t, { size: [3, 9] })], image),
     "linear between corners": of((t) => T.resize(t, { size: 9, coordinates: "align_corners" }), image),
     "linear without aliases": of((t) => T.resize(t, { size: 3, antialias: true }), image),
     cubic: of((t) => T.resize(t, { size: 9, mode: "cubic" }), image),
     "linear over one axis": of((t) => T.resize(t, { size: 7 }), x([1, 2, 4])),
     pixelShuffle: of((t) => [T.pixelShuffle(t, 2), T.pixelUnshuffle(t, 2)], image),
-    "DepthToSpace of ONNX": of((t) => [T.op("DepthToSpace", [t], { blocksize: 2 }), T.op("SpaceToDepth", [t], { blocksize: 3 })], image),
+    "DepthToSpace of ONNX": of(
+      (t) => [T.op("DepthToSpace", [t], { blocksize: 2 }), T.op("SpaceToDepth", [t], { blocksize: 3 })],
+      image,
+    ),
   },
 };
 
@@ -72,8 +86,17 @@ const attention: Family = {
   tolerance: 5e-5,
   cases: {
     full: of((q, k, v) => T.scaledDotProductAttention(q, k, v), heads(2, 3), heads(2, 5), heads(2, 5)),
-    "causal in groups": of((q, k, v) => T.scaledDotProductAttention(q, k, v, { causal: true }), heads(4, 5), heads(2, 5), heads(2, 5)),
-    "with a window": of((q, k) => T.scaledDotProductAttention(q, k, k, { causal: true, window: 2 }), heads(2, 5), heads(2, 5)),
+    "causal in groups": of(
+      (q, k, v) => T.scaledDotProductAttention(q, k, v, { causal: true }),
+      heads(4, 5),
+      heads(2, 5),
+      heads(2, 5),
+    ),
+    "with a window": of(
+      (q, k) => T.scaledDotProductAttention(q, k, k, { causal: true, window: 2 }),
+      heads(2, 5),
+      heads(2, 5),
+    ),
     "with a cap and a mask": of(
       (q, k, m) => T.scaledDotProductAttention(q, k, k, { softcap: 2, scale: 0.5, mask: m }),
       heads(2, 3),
@@ -95,10 +118,39 @@ const attention: Family = {
       {},
       (t, p) => T.rotary(t, cos, sin, { positions: p }),
       heads(2, 3),
-      T.HostTensor.from([[0, 1, 2], [7, 8, 9]], { dtype: "i64" }),
+      T.HostTensor.from(
+        [
+          [0, 1, 2],
+          [7, 8, 9],
+        ],
+        { dtype: "i64" },
+      ),
     ),
-    "RotaryEmbedding of ONNX": of((t) => T.op("RotaryEmbedding", [t, T.asTensor(cos), T.asTensor(sin), T.asTensor(T.HostTensor.from([[0, 1, 2], [3, 4, 5]], { dtype: "i64" }))]), heads(2, 3)),
-    "table of positions": flat((p) => { const t = T.rotaryTable(p, 8); return [t.cos, t.sin]; }, T.HostTensor.from([[0, 1, 2]], { dtype: "i64" })),
+    "RotaryEmbedding of ONNX": of(
+      (t) =>
+        T.op("RotaryEmbedding", [
+          t,
+          T.asTensor(cos),
+          T.asTensor(sin),
+          T.asTensor(
+            T.HostTensor.from(
+              [
+                [0, 1, 2],
+                [3, 4, 5],
+              ],
+              { dtype: "i64" },
+            ),
+          ),
+        ]),
+      heads(2, 3),
+    ),
+    "table of positions": flat(
+      (p) => {
+        const t = T.rotaryTable(p, 8);
+        return [t.cos, t.sin];
+      },
+      T.HostTensor.from([[0, 1, 2]], { dtype: "i64" }),
+    ),
   },
 };
 

@@ -18,7 +18,13 @@ const reductions: Family = {
     "ReduceLogSumExp of ONNX": of((t) => T.op("ReduceLogSumExp", [t, T.ints([1])], { keepdims: 0 }), x([3, 4])),
     "ReduceLogSum of ONNX": of((t) => T.op("ReduceLogSum", [t, T.ints([0])], { keepdims: 1 }), x([3, 4], 0.5, 2)),
     variance: of((t) => T.variance(t, { axes: 1 }), x([3, 4])),
-    "of integers": flat((t) => [T.sum(t), T.max(t, { axes: 0 }), T.min(t), T.mean(t)], i64([[1, 2, 2 ** 40], [4, -5, 6]])),
+    "of integers": flat(
+      (t) => [T.sum(t), T.max(t, { axes: 0 }), T.min(t), T.mean(t)],
+      i64([
+        [1, 2, 2 ** 40],
+        [4, -5, 6],
+      ]),
+    ),
     "of bool": flat((t) => [T.max(t, { axes: 0 }), T.min(t, { axes: 1 })], typed("bool", [0, 1]).reshape([2, 1])),
     argMax: flat((t) => [T.argMax(t), T.argMax(t, 0, { keepDims: true })], apart([3, 4])),
     argMin: flat((t) => [T.argMin(t, 0), T.argMin(t)], apart([3, 4])),
@@ -39,19 +45,39 @@ const products: Family = {
   cases: {
     matmul: of(T.matmul, x([3, 4]), x([4, 5])),
     "matmul in batches": of(T.matmul, x([2, 1, 3, 4]), x([3, 4, 2])),
-    "matmul with vectors": of((a, b) => [T.matmul(a, b), T.matmul(b, T.transpose(a)), T.matmul(b, b)], x([3, 4]), x([4])),
+    "matmul with vectors": of(
+      (a, b) => [T.matmul(a, b), T.matmul(b, T.transpose(a)), T.matmul(b, b)],
+      x([3, 4]),
+      x([4]),
+    ),
     "matmul with a transpose": of((a, b) => T.mul(T.matmul(a, T.transpose(b)), 0.5), x([2, 3, 4]), x([2, 5, 4])),
     "matmul of larger matrices": of(T.matmul, x([70, 130]), x([130, 65])),
-    "matmul of integers": flat(T.matmul, typed("i32", [1, 2, 3, 4]).reshape([2, 2]), typed("i32", [5, 6, 7, 8]).reshape([2, 2])),
+    "matmul of integers": flat(
+      T.matmul,
+      typed("i32", [1, 2, 3, 4]).reshape([2, 2]),
+      typed("i32", [5, 6, 7, 8]).reshape([2, 2]),
+    ),
     linear: of((a, w, b) => T.linear(a, w, b), x([2, 3, 4]), x([5, 4]), x([5])),
-    "Gemm of ONNX": of((a, b, c) => T.op("Gemm", [a, b, c], { alpha: 0.5, beta: 2, transA: 1, transB: 1 }), x([4, 3]), x([5, 4]), x([5])),
-    "FusedMatMul of onnxruntime": of((a, b) => T.op("com.microsoft.FusedMatMul", [a, b], { alpha: 0.5, transB: 1 }), x([2, 3, 4]), x([2, 5, 4])),
+    "Gemm of ONNX": of(
+      (a, b, c) => T.op("Gemm", [a, b, c], { alpha: 0.5, beta: 2, transA: 1, transB: 1 }),
+      x([4, 3]),
+      x([5, 4]),
+      x([5]),
+    ),
+    "FusedMatMul of onnxruntime": of(
+      (a, b) => T.op("com.microsoft.FusedMatMul", [a, b], { alpha: 0.5, transB: 1 }),
+      x([2, 3, 4]),
+      x([2, 5, 4]),
+    ),
     einsum: of((a, b) => [T.einsum("bqd,bkd->bqk", a, b), T.einsum("bqd,bkd->b", a, b)], x([2, 3, 4]), x([2, 5, 4])),
     "Einsum of ONNX": of((a, b) => T.op("Einsum", [a, b], { equation: "ij,kj->ik" }), x([2, 3]), x([4, 3])),
   },
 };
 
-const positions = i64([[0, 2, 1], [3, 1, 0]]);
+const positions = i64([
+  [0, 2, 1],
+  [3, 1, 0],
+]);
 
 const shapes: Family = {
   name: "shapes",
@@ -67,13 +93,26 @@ const shapes: Family = {
     slice: of((t) => [T.slice(t, 1, 1, 3), T.slice(t, 0, -1), T.slice(t, 1, 0, 5, 2), T.flip(t, 1)], x([3, 5])),
     "slice of integers": flat((t) => [T.slice(t, 0, 1), T.flip(t, 0)], i64([2 ** 40, 2, 3])),
     pad: of((t) => [T.pad(t, [1, 0], [0, 2]), T.pad(t, [-1, 1], [0, -1], { value: 3 })], x([3, 4])),
-    "pad at the edges": of((t) => (["reflect", "edge", "wrap"] as const).map((mode) => T.pad(t, [1, 0], [1, 2], { mode })), x([3, 4])),
+    "pad at the edges": of(
+      (t) => (["reflect", "edge", "wrap"] as const).map((mode) => T.pad(t, [1, 0], [1, 2], { mode })),
+      x([3, 4]),
+    ),
     tile: of((t) => T.tile(t, [2, 1, 3]), x([1, 2, 2])),
     expand: of((t) => T.expand(t, [2, 3, 4]), x([3, 1])),
-    "fill and iota": flat((t) => [T.fill(2.5, [2, 2]), T.add(T.iota(4), T.cast(t, "i64")), T.zerosLike(t), T.onesLike(t)], x([1])),
-    "ConstantOfShape of ONNX": flat((t) => T.add(T.op("ConstantOfShape", [T.ints([2, 3])], { value: typed("f32", [7]) }), t), x([3])),
+    "fill and iota": flat(
+      (t) => [T.fill(2.5, [2, 2]), T.add(T.iota(4), T.cast(t, "i64")), T.zerosLike(t), T.onesLike(t)],
+      x([1]),
+    ),
+    "ConstantOfShape of ONNX": flat(
+      (t) => T.add(T.op("ConstantOfShape", [T.ints([2, 3])], { value: typed("f32", [7]) }), t),
+      x([3]),
+    ),
     triangle: of((t) => [T.triangle(t), T.triangle(t, { upper: true, diagonal: 1 })], x([2, 3, 4])),
-    checkpoint: of((a, b) => T.checkpoint((p: T.Tensor, q: T.Tensor) => T.tanh(T.matmul(p, q)))(a, b), x([3, 4]), x([4, 2])),
+    checkpoint: of(
+      (a, b) => T.checkpoint((p: T.Tensor, q: T.Tensor) => T.tanh(T.matmul(p, q)))(a, b),
+      x([3, 4]),
+      x([4, 2]),
+    ),
     stopGradient: of((t) => T.mul(t, T.stopGradient(t)), x([3])),
     "no elements": flat((t) => [T.slice(t, 0, 1, 1), T.sum(T.slice(t, 0, 1, 1))], x([2, 3])),
   },
@@ -84,14 +123,27 @@ const named: Family = {
   tolerance: 1e-6,
   cases: {
     reshape: withOptions({ specs: [T.spec("f32", ["n", "m", 4])] }, (t) => T.reshape(t, ["n*m", 4]), x([2, 3, 4])),
-    "mean and expand": withOptions({ specs: [T.spec("f32", ["n", 4])] }, (t) => T.mul(T.mean(t), T.onesLike(t)), x([3, 4])),
-    iota: withOptions({ specs: [T.spec("f32", ["n", 4])], flat: true }, (t) => [T.iota("n", [t]), T.op("Size", [t])], x([3, 4])),
+    "mean and expand": withOptions(
+      { specs: [T.spec("f32", ["n", 4])] },
+      (t) => T.mul(T.mean(t), T.onesLike(t)),
+      x([3, 4]),
+    ),
+    iota: withOptions(
+      { specs: [T.spec("f32", ["n", 4])], flat: true },
+      (t) => [T.iota("n", [t]), T.op("Size", [t])],
+      x([3, 4]),
+    ),
     "causal attention": withOptions(
       { specs: [T.spec("f32", ["b", 2, "s", 4])] },
       (t) => T.scaledDotProductAttention(t, t, t, { causal: true }),
       x([1, 2, 3, 4]),
     ),
-    concat: withOptions({ specs: [T.spec("f32", ["n", 2]), T.spec("f32", ["m", 2])] }, (a, b) => T.concat([a, b], 0), x([2, 2]), x([3, 2])),
+    concat: withOptions(
+      { specs: [T.spec("f32", ["n", 2]), T.spec("f32", ["m", 2])] },
+      (a, b) => T.concat([a, b], 0),
+      x([2, 2]),
+      x([3, 2]),
+    ),
   },
 };
 
@@ -102,7 +154,19 @@ const indexing: Family = {
     gather: of((t) => [T.gather(t, positions), T.gather(t, 1, 1), T.gather(t, i64([-1, 0]), -1)], x([4, 3])),
     "gather by 32-bit indices": of((t) => T.gather(t, typed("i32", [1, 1, 0])), x([4, 3])),
     "rows looked up twice": of((t, i) => T.gather(t, i), x([6, 2]), i64([5, 1, 5, 5, 0])),
-    takeAlongAxis: of((t) => [T.takeAlongAxis(t, i64([[0, 2], [1, 1]]), 1)], x([2, 3])),
+    takeAlongAxis: of(
+      (t) => [
+        T.takeAlongAxis(
+          t,
+          i64([
+            [0, 2],
+            [1, 1],
+          ]),
+          1,
+        ),
+      ],
+      x([2, 3]),
+    ),
     scatter: of((t, u) => T.scatter(t, i64([[2, 0]]), u, { axis: 1 }), x([2, 3]), x([1, 2])),
     scatterAdd: of((t, u) => T.scatterAdd(t, i64([[1, 1, 2]]), u), x([1, 3]), x([1, 3])),
     "scatter by product and extremes": flat(
@@ -110,9 +174,25 @@ const indexing: Family = {
       x([3]),
       x([3]),
     ),
-    gatherNd: of((t) => [T.gatherNd(t, i64([[0, 1], [1, -1]])), T.gatherNd(t, i64([[1], [0]]), 1)], x([2, 3, 2])),
+    gatherNd: of(
+      (t) => [
+        T.gatherNd(
+          t,
+          i64([
+            [0, 1],
+            [1, -1],
+          ]),
+        ),
+        T.gatherNd(t, i64([[1], [0]]), 1),
+      ],
+      x([2, 3, 2]),
+    ),
     scatterNd: of((t, u) => T.scatterNd(t, i64([[2], [0]]), u), x([3, 2]), x([2, 2])),
-    "scatterNd with repeats": of((t, u) => T.scatterNd(t, i64([[1], [1]]), u, { reduction: "add" }), x([3, 2]), x([2, 2])),
+    "scatterNd with repeats": of(
+      (t, u) => T.scatterNd(t, i64([[1], [1]]), u, { reduction: "add" }),
+      x([3, 2]),
+      x([2, 2]),
+    ),
     oneHot: flat((i) => [T.oneHot(i, 4), T.oneHot(i, 3, { axis: 0, dtype: "i64" })], i64([0, 3, -1])),
     topK: of((t) => [T.topK(t, 2).values, T.topK(t, 1, 0, { largest: false }).values], apart([3, 4])),
     "indices of topK": flat((t) => [T.topK(t, 3).indices, T.topK(t, 2, 0).indices], apart([3, 4])),

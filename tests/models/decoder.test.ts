@@ -68,12 +68,10 @@ function make(name: string) {
   const rng = new Rng(3);
   const weights = Object.fromEntries(
     [...decoderShapes(config)].map(([key, shape]) => {
-      const t = rng
-        .fork(key)
-        .normalTensor(shape, {
-          std: shape.length === 2 ? 0.4 : 0.5,
-          mean: shape.length === 1 && !key.endsWith("bias") && !config.normPlusOne ? 1 : 0,
-        });
+      const t = rng.fork(key).normalTensor(shape, {
+        std: shape.length === 2 ? 0.4 : 0.5,
+        mean: shape.length === 1 && !key.endsWith("bias") && !config.normPlusOne ? 1 : 0,
+      });
       return [key, shape.length === 2 ? new Dense(t) : t];
     }),
   );
