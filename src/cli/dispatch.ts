@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { inspect } from "node:util";
 import { PareError } from "../tensor/errors.ts";
+import { didYouMean } from "../tensor/suggest.ts";
 import type { Input } from "./command.ts";
 import type { CommandTable } from "./commands/index.ts";
 import { UsageError } from "./errors.ts";
 import { commandHelp, generalHelp } from "./help.ts";
 import { parseCommandLine } from "./parse.ts";
-import { didYouMean } from "./suggest.ts";
 
 /** What a command line is run with: where its output goes, and what reaches it from outside. */
 export interface Surroundings {

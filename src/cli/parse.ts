@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
+import { didYouMean } from "../tensor/suggest.ts";
 import type { Command, OptionSpec } from "./command.ts";
 import { UsageError } from "./errors.ts";
-import { didYouMean } from "./suggest.ts";
 
 /** Options that every command takes. */
 export const commonOptions = {

@@ -39,7 +39,7 @@ export function allocate(length: number, what: string): Uint8Array<ArrayBuffer> 
 }
 
 /** `action`, and when it throws, the source is closed first. */
-export async function closeOnError<T>(source: ByteSource, action: () => Promise<T>): Promise<T> {
+export async function closeOnError<T>(source: Pick<ByteSource, "close">, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
   } catch (error) {

@@ -136,6 +136,8 @@ function checkNode(node: NodeProto, scope: Scope, values: ReadonlySet<string>): 
   if (!signature) return;
   const [least, most] = signature.arity;
   const count = node.input?.length ?? 0;
+  const missing = node.input?.slice(0, least).indexOf("") ?? -1;
+  if (missing >= 0) throw new OnnxError(`${where} leaves out its input ${missing}, which the operator needs`);
   if (count < least || count > most)
     throw new OnnxError(`${where} has ${count} inputs, which the operator does not take`);
 }

@@ -20,6 +20,7 @@ import {
   ShapeError,
   type Tensor,
   type TensorLike,
+  termsOf,
 } from "../tensor/index.ts";
 import { checkModel } from "./check.ts";
 import { OnnxError } from "./errors.ts";
@@ -157,7 +158,8 @@ export class OnnxModel {
    */
   graph(dims: Readonly<Record<string, number>> = {}): Graph {
     const bindings = new Map(Object.entries(dims));
-    const named = new Set(this.inputs.flatMap((p) => p.shape ?? []));
+    const declared = this.inputs.flatMap((p) => p.shape ?? []);
+    const named = new Set(declared.flatMap((d) => termsOf(d).flatMap((term) => term.names)));
     const unknown = Object.keys(dims).find((name) => !named.has(name));
     if (unknown !== undefined) throw new ArgumentError(`no input has the dimension "${unknown}"`);
     const ports = this.inputs.map(({ name, dtype, shape }) => {

@@ -19,6 +19,10 @@ import { simplify } from "./simplify.ts";
 export interface LowerOptions {
   /** Keep to the standard operators, without `com.microsoft` kernels. */
   readonly portable?: boolean;
+  /** Leave out what onnxruntime adds to the standard domain, or what came to it after the operator set of files. */
+  readonly strict?: boolean;
+  /** Which operations give way to their expansions; default: those that `portable` and `strict` leave out. */
+  readonly expands?: (node: Node) => boolean;
 }
 
 /**
@@ -38,9 +42,13 @@ class Lowering {
   readonly #numbers = new Map<Tensor, number>();
   readonly #constants = new Map<string, Tensor>();
   readonly #portable: boolean;
+  readonly #expands: (node: Node) => boolean;
 
-  constructor({ portable = false }: LowerOptions) {
+  constructor({ portable = false, strict = portable, expands }: LowerOptions) {
     this.#portable = portable;
+    this.#expands =
+      expands ??
+      (({ op: name }) => (name.startsWith("com.microsoft.") ? portable : strict && findOp(name)!.nonstandard === true));
   }
 
   /** Marks a tensor as being in its final form. */
@@ -88,9 +96,8 @@ class Lowering {
       case "pare.After":
         return [this.#delay(inputs[0]!, inputs.slice(1) as Tensor[])];
     }
-    const def = findOp(node.op)!;
-    const foreign = this.#portable && (node.op.startsWith("com.microsoft.") || def.nonstandard === true);
-    if (foreign && def.expand) return def.expand(inputs, node.attrs, node.outputs.length).map((t) => this.visit(t));
+    const { expand } = findOp(node.op)!;
+    if (expand && this.#expands(node)) return expand(inputs, node.attrs, node.outputs.length).map((t) => this.visit(t));
     const simpler = simplify(node, inputs, { portable: this.#portable });
     return simpler ? [this.visit(simpler)] : this.#emit(node, inputs);
   }

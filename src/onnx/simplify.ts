@@ -2,6 +2,7 @@ import {
   broadcastShapes,
   constantOf,
   fill,
+  findOp,
   type HostTensor,
   isFloat,
   isStatic,
@@ -104,6 +105,11 @@ const rules: Readonly<Record<string, Rule>> = {
   Mul: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : single(a!) === 1 ? ifSame(b!, node) : undefined),
   Div: (node, [a, b]) => (single(b!) === 1 ? ifSame(a!, node) : undefined),
   Neg: (_node, [x]) => (x!.node.op === "Neg" ? x!.node.inputs[0]! : undefined),
+  // onnxruntime's CPU kernel combines repeated indices in several threads without a lock; the expansion goes in order.
+  ScatterND: (node, inputs, { portable }) =>
+    portable || (node.attrs.reduction ?? "none") === "none"
+      ? undefined
+      : findOp("ScatterND")!.expand!(inputs, node.attrs, 1)[0],
   MatMul: (node, [a, b], context) => overNothing(node, a!, b!) ?? fuseProduct(node, a!, b!, context),
   "com.microsoft.FusedMatMul": (node, [a, b]) => overNothing(node, a!, b!),
 };

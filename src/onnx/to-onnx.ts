@@ -87,7 +87,7 @@ export function toOnnxFiles(graph: Graph, dataName: string, options: ToOnnxOptio
 
 /** The model message of `graph`, byte fields referring to the constants' own memory. */
 export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
-  const lowered = options.lowered ? graph : lower(graph, options);
+  const lowered = options.lowered ? graph : lower(graph, { strict: true, ...options });
   const used = nodesOf(lowered.outputs.map((p) => p.tensor));
   const opset = Math.max(OPSET, ...used.map((n) => NEWER[n.op] ?? 0));
   const contrib = used.some((n) => n.op.startsWith("com.microsoft."));

@@ -1,4 +1,4 @@
-import { ArgumentError, defineOp, findOp, type Tensor } from "../tensor/index.ts";
+import { defineOp, findOp, type Tensor } from "../tensor/index.ts";
 import { importedOperators } from "./operators/index.ts";
 import { changedRules } from "./rules/changed.ts";
 import { composedRules } from "./rules/composed.ts";
@@ -21,8 +21,17 @@ export interface Signature {
   readonly arity: readonly [number, number];
 }
 
+const signatures = new Map<string, Signature>();
+
 /** What an operator of a file may look like, or undefined where it is unknown. */
 export function signatureOf(op: string, version: number): Signature | undefined {
+  const key = `${op} ${version}`;
+  const known = signatures.get(key) ?? makeSignature(op, version);
+  if (known) signatures.set(key, known);
+  return known;
+}
+
+function makeSignature(op: string, version: number): Signature | undefined {
   const def = op.startsWith("pare.") ? undefined : findOp(op);
   const rule = rules.get(op);
   const arity = rule?.arity ?? def?.arity;
@@ -33,8 +42,6 @@ export function signatureOf(op: string, version: number): Signature | undefined 
 
 /** The outputs of a node of any operator set as operations of the table. @throws ArgumentError, ShapeError, DTypeError */
 export function upgrade(node: ForeignNode): readonly Tensor[] {
-  const [least] = signatureOf(node.op, node.version)!.arity;
-  for (let i = 0; i < least; i++) if (!node.inputs[i]) throw new ArgumentError(`its input ${i} is missing`);
   const { consumed_inputs: _advice, ...attrs } = node.attrs;
   const bare = { ...node, attrs };
   return rules.get(node.op)?.build(bare) ?? apply(bare);

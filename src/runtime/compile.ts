@@ -14,6 +14,7 @@ import {
   type Traced,
   trace,
 } from "./trace.ts";
+import { forWebGpu } from "./webgpu.ts";
 
 export interface CompileOptions extends DeviceOptions {
   /** Names of the arguments, used for inputs and in messages; `arg0`, `arg1`, ... when absent. */
@@ -70,9 +71,9 @@ export async function compile<const S extends readonly unknown[], R>(
   }) as unknown as Program<S, R>;
 }
 
-/** How to lower for the devices that a program may land on: `com.microsoft` kernels for the native CPU only. */
+/** How to lower for the devices that a program may land on; what a GPU can run, the others can too. */
 export function targetOf({ device = defaultDevice(), fallback }: DeviceOptions): LowerOptions {
-  return { portable: device !== "cpu" || (fallback ?? "cpu") !== "cpu" };
+  return device === "webgpu" || fallback === "webgpu" ? forWebGpu : {};
 }
 
 /** Opens a session in this thread or in a worker, as asked. */

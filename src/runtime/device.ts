@@ -1,5 +1,6 @@
 import type { InferenceSession, TensorConstructor } from "onnxruntime-common";
-import { ArgumentError } from "../tensor/index.ts";
+import { makeGraph, toOnnx } from "../onnx/index.ts";
+import { ArgumentError, add, input } from "../tensor/index.ts";
 import { DeviceError } from "./errors.ts";
 
 /** Where a program runs: native code (`cpu`, Node only), a GPU through WebGPU, or WebAssembly. */
@@ -38,21 +39,20 @@ export function defaultDevice(): Device {
   return inNode ? "cpu" : "wasm";
 }
 
-// Held in a variable so that browser bundlers do not follow it.
-const nativePackage = "onnxruntime-node";
+// Held in variables so that bundlers for browsers do not follow them.
+const nodePackages: Readonly<Record<Device, string>> = {
+  cpu: "onnxruntime-node",
+  webgpu: "onnxruntime-node",
+  wasm: "onnxruntime-web",
+};
 
 async function loadOrt(device: Device): Promise<Ort> {
-  if (inNode && device !== "wasm") return (await import(/* @vite-ignore */ nativePackage)) as Ort;
+  if (inNode) return (await import(/* @vite-ignore */ /* webpackIgnore: true */ nodePackages[device])) as Ort;
   if (device === "cpu")
     throw new DeviceError('the device "cpu" is native code and needs Node; in a browser use "wasm" or "webgpu"');
-  if (!inNode && device === "webgpu" && !("gpu" in navigator)) {
+  if (device === "webgpu" && !("gpu" in navigator))
     throw new DeviceError('this browser offers no WebGPU; use the device "wasm"');
-  }
-  const web = inNode
-    ? import("onnxruntime-web")
-    : device === "webgpu"
-      ? import("onnxruntime-web/webgpu")
-      : import("onnxruntime-web/wasm");
+  const web = device === "webgpu" ? import("onnxruntime-web/webgpu") : import("onnxruntime-web/wasm");
   return (await web) as unknown as Ort;
 }
 
@@ -101,13 +101,11 @@ function sessionOptions(device: Device, { threads, spin = false }: DeviceOptions
 
 let webGpuWorks: Promise<void> | undefined;
 
-/** A session over an empty product tells whether an adapter can be had at all. */
+/** A session over one addition tells whether an adapter can be had at all. */
 function probeWebGpu(ort: Ort): Promise<void> {
   webGpuWorks ??= (async () => {
-    const { input, op } = await import("../tensor/index.ts");
-    const { makeGraph, toOnnx } = await import("../onnx/index.ts");
     const x = input("x", { dtype: "f32", shape: [1] });
-    const model = toOnnx(makeGraph([{ name: "x", tensor: x }], [{ name: "y", tensor: op("Add", [x, x]) }]));
+    const model = toOnnx(makeGraph([{ name: "x", tensor: x }], [{ name: "y", tensor: add(x, x) }]));
     const session = await ort.InferenceSession.create(model, { executionProviders: ["webgpu"], logSeverityLevel: 4 });
     await session.run({ x: new ort.Tensor("float32", new Float32Array([1]), [1]) });
     await session.release();

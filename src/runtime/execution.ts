@@ -5,7 +5,7 @@ import { type Device, type DeviceOptions, type LoadedDevice, loadDevice } from "
 import { discard } from "./discard.ts";
 import { dtypeOfOrt, fromOrt, toOrt } from "./feeds.ts";
 import { openSession, type SessionShare } from "./session.ts";
-import { lacksWebGpuKernel } from "./webgpu-gaps.ts";
+import { needsCpu } from "./webgpu.ts";
 
 /** A tensor that stays with the session: an input that the next run gets from an output of this one. */
 export interface Slot {
@@ -31,7 +31,7 @@ export function planOf(graph: Graph, slots: readonly Slot[]): ExecutionPlan {
   const model = toOnnx(graph, {
     lowered: true,
     onNode: (node, name) => {
-      if (lacksWebGpuKernel(node)) onCpu.push(name);
+      if (needsCpu(node)) onCpu.push(name);
     },
   });
   return { model, outputs: graph.outputs.map((p) => p.name), slots, onCpu };

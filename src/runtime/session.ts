@@ -1,9 +1,12 @@
 import type { InferenceSession, Tensor as OrtTensor } from "onnxruntime-common";
 import type { LoadedDevice } from "./device.ts";
-import { RuntimeFailure } from "./errors.ts";
+import { DeviceError, RuntimeFailure } from "./errors.ts";
 
 /** Larger models are not looked up by content: hashing would cost more than it saves. */
 const MAX_CACHED_BYTES = 64 * 2 ** 20;
+
+/** What onnxruntime says when it meets half floats on a GPU without WebGPU's feature `shader-f16`. */
+const NO_HALF = /requires f16 but the device does not support it/;
 
 interface Entry {
   readonly session: Promise<InferenceSession>;
@@ -90,6 +93,13 @@ export async function openSession(
           OrtTensor
         >;
       } catch (error) {
+        if (NO_HALF.test(messageOf(error)))
+          throw new DeviceError(
+            "this GPU does not compute in half precision (f16); cast to f32 or use another device",
+            {
+              cause: error,
+            },
+          );
         throw new RuntimeFailure(`onnxruntime failed while running: ${messageOf(error)}`, { cause: error });
       }
     },

@@ -1,5 +1,7 @@
 /** The worker's side: sessions that live off the main thread and answer its requests one after the other. */
+import { PareError } from "../tensor/index.ts";
 import { inNode } from "./device.ts";
+import { RuntimeFailure } from "./errors.ts";
 import { type Execution, openHere } from "./execution.ts";
 import { fromPlain, type Reply, type Request, toPlain } from "./worker-protocol.ts";
 
@@ -8,35 +10,23 @@ interface Port {
   listen(receive: (request: Request) => void): void;
 }
 
-async function portHere(): Promise<Port> {
-  if (inNode) {
-    const name = "node:worker_threads";
-    const { parentPort } = (await import(/* @vite-ignore */ name)) as typeof import("node:worker_threads");
-    return { postMessage: (m) => parentPort!.postMessage(m), listen: (receive) => parentPort!.on("message", receive) };
-  }
-  return {
-    postMessage: (m) => globalThis.postMessage(m),
-    listen: (receive) =>
-      globalThis.addEventListener("message", (event) => receive((event as MessageEvent<Request>).data)),
-  };
-}
-
-const port = await portHere();
 const executions = new Map<number, Execution>();
 let queue: Promise<void> = Promise.resolve();
 
-port.listen((request) => {
-  queue = queue.then(async () => {
-    try {
-      port.postMessage({ call: request.call, ok: true, ...(await answer(request)) });
-    } catch (error) {
-      const { name, message } = error instanceof Error ? error : new Error(String(error));
-      port.postMessage({ call: request.call, ok: false, name, message });
-    }
+function serve(port: Port): void {
+  port.listen((request) => {
+    queue = queue.then(async () => {
+      try {
+        port.postMessage({ call: request.call, ok: true, ...(await answer(request, port)) });
+      } catch (error) {
+        const { code, message } = error instanceof PareError ? error : new RuntimeFailure(String(error));
+        port.postMessage({ call: request.call, ok: false, code, message });
+      }
+    });
   });
-});
+}
 
-async function answer(request: Request): Promise<Pick<Extract<Reply, { ok: true }>, "values" | "device">> {
+async function answer(request: Request, port: Port): Promise<Pick<Extract<Reply, { ok: true }>, "values" | "device">> {
   const { session } = request;
   if (request.method === "open") {
     const announce = (message: string): void => port.postMessage({ announce: message, session });
@@ -44,7 +34,8 @@ async function answer(request: Request): Promise<Pick<Extract<Reply, { ok: true 
     executions.set(session, execution);
     return { device: execution.device };
   }
-  const execution = executions.get(session)!;
+  const execution = executions.get(session);
+  if (!execution) throw new RuntimeFailure("the thread that held this program has ended; compile the program again");
   switch (request.method) {
     case "run":
       return { values: toPlain(await execution.run(fromPlain(request.values))) };
@@ -58,4 +49,22 @@ async function answer(request: Request): Promise<Pick<Extract<Reply, { ok: true 
       await execution.close();
       return {};
   }
+}
+
+if (inNode) {
+  const name = "node:worker_threads";
+  const threads = import(/* @vite-ignore */ /* webpackIgnore: true */ name) as Promise<
+    typeof import("node:worker_threads")
+  >;
+  void threads.then(({ parentPort }) =>
+    serve({
+      postMessage: (reply) => parentPort!.postMessage(reply),
+      listen: (receive) => parentPort!.on("message", receive),
+    }),
+  );
+} else {
+  serve({
+    postMessage: (reply) => globalThis.postMessage(reply),
+    listen: (receive) => globalThis.addEventListener("message", ({ data }: MessageEvent<Request>) => receive(data)),
+  });
 }

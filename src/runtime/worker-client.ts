@@ -1,3 +1,4 @@
+import { ArgumentError } from "../tensor/index.ts";
 import { type DeviceOptions, inNode } from "./device.ts";
 import { DeviceError, FeedError, RuntimeFailure } from "./errors.ts";
 import type { Execution, ExecutionPlan } from "./execution.ts";
@@ -20,14 +21,14 @@ const announcers = new Map<number, (message: string) => void>();
 let thread: Promise<Thread> | undefined;
 
 /** Opens a session in the worker thread, which all off-thread programs of this thread share. */
-export async function openInWorker(
-  plan: ExecutionPlan,
-  { announce = console.warn, ...options }: DeviceOptions,
-): Promise<Execution> {
+export async function openInWorker(plan: ExecutionPlan, options: DeviceOptions): Promise<Execution> {
   const session = sessions++;
-  announcers.set(session, announce);
+  announcers.set(session, options.announce ?? console.warn);
   const ask = (request: Asked): Promise<Answer> => send({ ...request, session, call: calls++ } as Request);
-  const { device } = await ask({ method: "open", plan, options });
+  const { device } = await ask({ method: "open", plan, options: sendable(options) }).catch((error: unknown) => {
+    announcers.delete(session);
+    throw error;
+  });
   return {
     device: device!,
     run: async (feeds) => fromPlain((await ask({ method: "run", values: toPlain(feeds) })).values!),
@@ -42,6 +43,16 @@ export async function openInWorker(
   };
 }
 
+/** The options that the worker needs; a caller's record may hold more, even what cannot be sent. */
+function sendable({ device, fallback, threads, spin }: DeviceOptions): Omit<DeviceOptions, "announce"> {
+  return {
+    ...(device !== undefined && { device }),
+    ...(fallback !== undefined && { fallback }),
+    ...(threads !== undefined && { threads }),
+    ...(spin !== undefined && { spin }),
+  };
+}
+
 async function send(request: Request): Promise<Answer> {
   thread ??= start();
   const running = await thread;
@@ -52,7 +63,12 @@ async function send(request: Request): Promise<Answer> {
   });
 }
 
-const kinds: Readonly<Record<string, new (message: string) => Error>> = { DeviceError, FeedError, RuntimeFailure };
+/** By code: a minifier changes the names of classes. */
+const kinds: Readonly<Record<string, new (message: string) => Error>> = {
+  ARGUMENT: ArgumentError,
+  DEVICE: DeviceError,
+  FEED: FeedError,
+};
 
 function receive(reply: Reply, running: Thread): void {
   if ("announce" in reply) {
@@ -63,7 +79,7 @@ function receive(reply: Reply, running: Thread): void {
   open.delete(reply.call);
   if (open.size === 0) running.idle(true);
   if (reply.ok) waiting?.resolve(reply);
-  else waiting?.reject(new (kinds[reply.name] ?? RuntimeFailure)(reply.message));
+  else waiting?.reject(new (kinds[reply.code] ?? RuntimeFailure)(reply.message));
 }
 
 function fail(reason: string): void {
@@ -84,24 +100,33 @@ async function start(): Promise<Thread> {
     worker.on("exit", (code) => fail(`exit code ${code}`));
     return running;
   }
+  // In this form, word by word, bundlers find the worker's script.
   const worker = new Worker(new URL("./session.worker.js", import.meta.url), { type: "module" });
   const running: Thread = { post: (request) => worker.postMessage(request), idle: () => undefined };
   worker.addEventListener("message", (event: MessageEvent<Reply>) => receive(event.data, running));
-  worker.addEventListener("error", (event) => fail(event.message));
+  worker.addEventListener("error", ({ message }) => {
+    worker.terminate();
+    fail(message || "its script session.worker.js could not be loaded; it belongs beside the script that uses it");
+  });
   return running;
 }
 
 async function startNodeWorker(): Promise<import("node:worker_threads").Worker> {
   const [threads, modules] = ["node:worker_threads", "node:module"];
-  const { Worker } = (await import(/* @vite-ignore */ threads)) as typeof import("node:worker_threads");
-  if (!import.meta.url.endsWith(".ts")) return new Worker(new URL("./session.worker.js", import.meta.url));
+  const { Worker } = (await import(
+    /* @vite-ignore */ /* webpackIgnore: true */ threads
+  )) as typeof import("node:worker_threads");
+  const [built, source] = ["./session.worker.js", "./session.worker.ts"];
+  if (!import.meta.url.endsWith(".ts")) return new Worker(new URL(built, import.meta.url));
   // A checkout runs from its TypeScript sources, which the thread has to learn to load.
-  const { createRequire } = (await import(/* @vite-ignore */ modules)) as typeof import("node:module");
+  const { createRequire } = (await import(
+    /* @vite-ignore */ /* webpackIgnore: true */ modules
+  )) as typeof import("node:module");
   // The module form: the other one cannot find its own parts inside a worker.
   const loader = createRequire(import.meta.url)
     .resolve("tsx/esm/api")
     .replace(/\.cjs$/, ".mjs");
-  const entry = new URL("./session.worker.ts", import.meta.url).href;
+  const entry = new URL(source, import.meta.url).href;
   return new Worker(
     `import(${JSON.stringify(loader)}).then((tsx) => { tsx.register(); return import(${JSON.stringify(entry)}); });`,
     { eval: true },

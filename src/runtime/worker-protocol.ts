@@ -25,7 +25,7 @@ export type Request =
 
 export type Reply =
   | { readonly call: number; readonly ok: true; readonly values?: PlainTensors; readonly device?: Device }
-  | { readonly call: number; readonly ok: false; readonly name: string; readonly message: string }
+  | { readonly call: number; readonly ok: false; readonly code: string; readonly message: string }
   | { readonly announce: string; readonly session: number };
 
 export function toPlain(values: Readonly<Record<string, HostTensor>>): PlainTensors {

@@ -26,7 +26,8 @@ const cache = new WeakMap<Tensor, readonly Dim[] | null>();
  * an entry depends on data.
  */
 export function knownInts(t: Tensor | null | undefined): readonly Dim[] | undefined {
-  return t?.dtype === "i64" || t?.dtype === "i32" ? known(t) : undefined;
+  const found = known(t);
+  return t?.dtype === "i64" || t?.dtype === "i32" ? found : undefined;
 }
 
 function known(t: Tensor | null | undefined): readonly Dim[] | undefined {

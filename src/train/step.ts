@@ -1,5 +1,5 @@
 import { clipGlobalNorm, globalNorm, type Optimizer, type OptimizerState } from "../nn/optim/index.ts";
-import { compileLoop, type DeviceOptions, type Loop, type Traced } from "../runtime/index.ts";
+import { type CompileOptions, compileLoop, type Loop, type Traced } from "../runtime/index.ts";
 import {
   ArgumentError,
   add,
@@ -36,7 +36,7 @@ export interface TrainState {
   readonly optimizer: OptimizerState<HostTensor>;
 }
 
-export interface StepOptions<P, B> extends DeviceOptions {
+export interface StepOptions<P, B> extends Omit<CompileOptions, "names"> {
   readonly loss: LossFunction<P, B>;
   /** Tree of host tensors, weights included. */
   readonly params: P;

@@ -1,5 +1,5 @@
 import * as T from "../../src/tensor/index.ts";
-import { apart, type Family, flat, of, withOptions, x } from "./cases.ts";
+import { apart, type Family, flat, i64, of, trigonometric, x } from "./cases.ts";
 
 const image = x([2, 4, 6, 6]);
 
@@ -11,6 +11,7 @@ const windows: Family = {
     "conv with strides": of((t, w) => T.conv(t, w, { stride: 2, padding: "same" }), image, x([3, 4, 3, 3])),
     "conv with holes": of((t, w) => T.conv(t, w, { dilation: 2 }), image, x([3, 4, 2, 2])),
     "conv in groups": of((t, w) => T.conv(t, w, { groups: 2, padding: 1 }), image, x([4, 2, 3, 3])),
+    "conv in groups of five": of((t, w) => T.conv(t, w, { groups: 2 }), image, x([10, 2, 2, 2])),
     "conv of each channel": of((t, w) => T.conv(t, w, { groups: 4, padding: 1 }), image, x([4, 1, 3, 3])),
     "conv with many channels": of((t, w) => T.conv(t, w), x([1, 16, 3, 3]), x([5, 16, 1, 1])),
     "conv over one axis": of((t, w) => T.conv(t, w, { padding: "causal" }), x([2, 3, 7]), x([4, 3, 3])),
@@ -22,6 +23,7 @@ const windows: Family = {
       x([2]),
     ),
     "convTranspose in groups": of((t, w) => T.convTranspose(t, w, { groups: 2 }), x([1, 4, 3, 3]), x([4, 1, 2, 2])),
+    "convTranspose over three axes": of((t, w) => T.convTranspose(t, w), x([1, 2, 2, 2, 2]), x([2, 2, 2, 2, 2])),
     maxPool: of((t) => T.maxPool(t, 2), apart([1, 2, 4, 4])),
     "maxPool overlapping": of((t) => T.maxPool(t, 3, { stride: 2, padding: 1 }), apart([1, 2, 5, 5])),
     averagePool: of((t) => [T.averagePool(t, 2), T.averagePool(t, 3, { stride: 1, padding: 1 })], image),
@@ -80,6 +82,10 @@ const norms: Family = {
 
 const heads = (count: number, seq: number) => x([2, count, seq, 8]);
 const { cos, sin } = T.rotaryTable(10, 8);
+const positions = i64([
+  [0, 1, 2],
+  [7, 8, 9],
+]);
 
 const attention: Family = {
   name: "attention",
@@ -114,43 +120,13 @@ const attention: Family = {
     "rotary of neighbours": of((t) => T.rotary(t, cos, sin, { interleaved: true }), heads(2, 5)),
     "rotary of merged heads": of((t) => T.rotary(t, cos, sin, { heads: 2 }), x([2, 5, 16])),
     "rotary of a part": of((t) => T.rotary(t, cos, sin), x([1, 2, 3, 12])),
-    "rotary at positions": withOptions(
-      {},
-      (t, p) => T.rotary(t, cos, sin, { positions: p }),
-      heads(2, 3),
-      T.HostTensor.from(
-        [
-          [0, 1, 2],
-          [7, 8, 9],
-        ],
-        { dtype: "i64" },
-      ),
-    ),
+    "rotary at positions": of((t, p) => T.rotary(t, cos, sin, { positions: p }), heads(2, 3), positions),
     "RotaryEmbedding of ONNX": of(
-      (t) =>
-        T.op("RotaryEmbedding", [
-          t,
-          T.asTensor(cos),
-          T.asTensor(sin),
-          T.asTensor(
-            T.HostTensor.from(
-              [
-                [0, 1, 2],
-                [3, 4, 5],
-              ],
-              { dtype: "i64" },
-            ),
-          ),
-        ]),
+      (t, p) => T.op("RotaryEmbedding", [t, T.asTensor(cos), T.asTensor(sin), p]),
       heads(2, 3),
+      positions,
     ),
-    "table of positions": flat(
-      (p) => {
-        const t = T.rotaryTable(p, 8);
-        return [t.cos, t.sin];
-      },
-      T.HostTensor.from([[0, 1, 2]], { dtype: "i64" }),
-    ),
+    "table of positions": { ...flat((p) => Object.values(T.rotaryTable(p, 8)), positions), ...trigonometric },
   },
 };
 

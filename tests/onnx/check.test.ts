@@ -238,6 +238,11 @@ describe("checkModel", () => {
       'two values are called "w"; the Relu node that produces "w" is one of them',
     ],
     [
+      "a needed input that is left out",
+      (m) => nodes(m)[0]!.input!.splice(1, 1, ""),
+      'the Gemm node that produces "h" leaves out its input 1, which the operator needs',
+    ],
+    [
       "too many inputs",
       (m) => nodes(m)[1]!.input!.push("x"),
       'the Softmax node that produces "y" has 2 inputs, which the operator does not take',

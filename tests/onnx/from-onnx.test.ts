@@ -173,6 +173,12 @@ describe("inputs and outputs", () => {
     expect(() => model.call({ a: two!, b: three! })).toThrow('the input "b" takes [n], but [3] was given (with n = 2)');
   });
 
+  it("names inside of sums are bound, too", () => {
+    const model = fromOnnx(echo({ inputs: [port("a", "f32", ["past+new"]), port("b", "f32", [1])] }));
+    expect(model.graph({ past: 3, new: 2 }).outputs[0]!.tensor.shape).toEqual([5]);
+    expect(model.graph({ new: 2 }).outputs[0]!.tensor.shape).toEqual(["past+new"]);
+  });
+
   it("an input of unknown rank takes any tensor in a call, but makes no graph", () => {
     const untyped = ["a", "b"].map((name) => ({ name, type: { tensorType: { elemType: 1 } } }));
     const model = fromOnnx(echo({ inputs: untyped }));
@@ -255,6 +261,24 @@ describe("nodes", () => {
       inputs: [port("x", "f32", [2])],
       outputs: [port("y", "f32", [2])],
       weights: { zero: HostTensor.from([0n]) },
+    });
+    expect(fromOnnx(bytes).graph().outputs[0]!.tensor.shape).toEqual([2]);
+  });
+
+  it("not even by way of floats", () => {
+    const count = 20_000;
+    const steps = Array.from({ length: count }, (_, i) => node("Mul", [`s${i}`, "one"], [`s${i + 1}`]));
+    const bytes = foreignModel({
+      nodes: [
+        node("Shape", ["x"], ["s"]),
+        node("Cast", ["s"], ["s0"], { to: 1 }),
+        ...steps,
+        node("Cast", [`s${count}`], ["n"], { to: 7 }),
+        node("Reshape", ["x", "n"], ["y"]),
+      ],
+      inputs: [port("x", "f32", [2])],
+      outputs: [port("y", "f32", [2])],
+      weights: { one: HostTensor.from([1]) },
     });
     expect(fromOnnx(bytes).graph().outputs[0]!.tensor.shape).toEqual([2]);
   });
@@ -504,7 +528,12 @@ describe("readOnnxFile", () => {
       'takes 12 bytes of "w.bin", but externalData gave 3',
     );
     const asked: unknown[] = [];
-    read({ externalData: (range: unknown) => (asked.push(range), values.rawBytes()) });
+    read({
+      externalData: (range: unknown) => {
+        asked.push(range);
+        return values.rawBytes();
+      },
+    });
     expect(asked).toEqual([{ location: "w.bin", offset: 4, length: 12 }]);
   });
 

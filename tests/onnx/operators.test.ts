@@ -6,12 +6,6 @@ import { checkGradient } from "../support/gradcheck.ts";
 import { compare } from "../support/onnx-node-tests.ts";
 import { run } from "../support/run.ts";
 
-const away = (t: HostTensor, by: number): HostTensor =>
-  HostTensor.from(
-    Float32Array.from(t.toArray(), (v) => by + Math.abs(v)),
-    { shape: t.shape },
-  );
-
 describe("gradients", () => {
   // onnxruntime has these kernels in single precision.
   const single = { dtype: "f32" as const };
@@ -56,27 +50,6 @@ describe("gradients", () => {
     const padded = (t: Tensor, axis: number): Tensor =>
       op("ReduceSum", [op("Compress", [t, kept], { axis })], { keepdims: 0 });
     await checkGradient((t) => padded(t, 1), [noiseTensor([2, 3], 7)], single);
-  });
-
-  it("of DequantizeLinear, with respect to the scales", async () => {
-    const stored = constant(
-      HostTensor.from(
-        [
-          [1, -2, 3, 4],
-          [5, 6, -7, 8],
-        ],
-        { dtype: "i8" },
-      ),
-    );
-    const zero = constant(HostTensor.from([3, -1], { dtype: "i8" }));
-    await checkGradient(
-      (s) => op("DequantizeLinear", [stored, s, zero], { axis: 0 }),
-      [HostTensor.from([0.5, 0.25])],
-      single,
-    );
-    await checkGradient((s) => op("DequantizeLinear", [stored, s]), [HostTensor.from(0.5)], single);
-    const blocks = away(noiseTensor([2, 2], 8), 0.1);
-    await checkGradient((s) => op("DequantizeLinear", [stored, s], { axis: 1, block_size: 2 }), [blocks], single);
   });
 
   const sizes = { length: 3, batch: 2, inputs: 2, hidden: 2 };
@@ -229,7 +202,6 @@ describe("quantized arithmetic", () => {
   it("takes integers only", () => {
     const x = input("x", { dtype: "f32", shape: [2, 2] });
     expect(() => op("MatMulInteger", [x, x])).toThrow("it takes integers, not f32");
-    expect(() => op("DequantizeLinear", [x, x])).toThrow("it takes integers, not f32");
   });
 });
 

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { readOnnxFile } from "../../src/onnx/from-onnx.node.ts";
-import { checkModel, makeGraph, modelOf, OPSET, toOnnx, toOnnxFiles } from "../../src/onnx/index.ts";
+import { checkModel, lower, makeGraph, modelOf, OPSET, toOnnx, toOnnxFiles } from "../../src/onnx/index.ts";
+import type { ModelProto } from "../../src/onnx/schema.ts";
 import { decodeModel } from "../../src/onnx/wire.ts";
 import {
   ArgumentError,
@@ -17,6 +18,7 @@ import {
   matmul,
   mul,
   relu,
+  rmsNorm,
   softmax,
   split,
   type Tensor,
@@ -106,6 +108,13 @@ describe("the model says", () => {
       { domain: "com.microsoft", version: 1 },
     ]);
     expect(modelOf(graph, { portable: true }).opsetImport).toEqual([{ domain: "", version: OPSET }]);
+  });
+
+  it("nothing that only onnxruntime knows, unless the graph was lowered for it", () => {
+    const graph = makeGraph([{ name: "x", tensor: x }], [{ name: "y", tensor: rmsNorm(x, noiseTensor([3], 5)) }]);
+    const operators = (model: ModelProto): (string | undefined)[] => model.graph!.node!.map((n) => n.opType);
+    expect(operators(modelOf(lower(graph), { lowered: true }))).toContain("SimplifiedLayerNormalization");
+    expect(operators(modelOf(graph))).not.toContain("SimplifiedLayerNormalization");
   });
 
   it("every kind of attribute", () => {

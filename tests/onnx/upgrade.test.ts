@@ -346,7 +346,7 @@ describe("what has no place in a function is refused", () => {
       { op: "Split", opset: 18, attrs: { num_outputs: 2 ** 40 }, feeds: [[2, 2]] },
       /splits into 1099511627776 parts but has 1 outputs/,
     ],
-    [{ op: "Add", opset: 13, feeds: [[2]], constants: [null] }, /its input 1 is missing/],
+    [{ op: "Add", opset: 13, feeds: [[2]], constants: [null] }, /leaves out its input 1, which the operator needs/],
     [{ op: "Constant", opset: 13, attrs: { value_int: 1, value_float: float(1) }, feeds: [] }, /it has 2 values/],
     [
       { op: "Softmax", opset: 11, attrs: { axis: 5 }, feeds: [[2, 3]] },

@@ -1,5 +1,5 @@
 import { gunzipSync } from "node:zlib";
-import { fromOnnx } from "../../src/onnx/index.ts";
+import { fromOnnx, type OnnxModel } from "../../src/onnx/index.ts";
 import { readTensor } from "../../src/onnx/read-tensor.ts";
 import { decodeModel } from "../../src/onnx/wire.ts";
 import { compile } from "../../src/runtime/index.ts";
@@ -75,7 +75,7 @@ export async function runNodeTest({ model, sets }: NodeTest): Promise<Outcome> {
   for (const set of sets) {
     let inputs: HostTensor[];
     let expected: HostTensor[];
-    let loaded: ReturnType<typeof fromOnnx>;
+    let loaded: OnnxModel;
     try {
       loaded = fromOnnx(model);
       inputs = set.inputs.map(tensorOf);
@@ -103,7 +103,7 @@ export async function runNodeTest({ model, sets }: NodeTest): Promise<Outcome> {
 }
 
 async function attempt(
-  loaded: ReturnType<typeof fromOnnx>,
+  loaded: OnnxModel,
   inputs: readonly HostTensor[],
   expected: readonly HostTensor[],
   fixed: (t: HostTensor) => boolean,
@@ -157,4 +157,16 @@ export function compare(
     if (!close) return `element ${i} is ${a} instead of ${b}`;
   }
   return undefined;
+}
+
+/** The first data set of a case as feeds by name, and whether results are the stored ones. */
+export function namedInputs(
+  { inputs, outputs }: Pick<OnnxModel, "inputs" | "outputs">,
+  { sets }: NodeTest,
+): { feeds: Record<string, HostTensor>; matches: (results: Readonly<Record<string, HostTensor>>) => boolean } {
+  const [first] = sets;
+  return {
+    feeds: Object.fromEntries(inputs.map(({ name }, i) => [name, tensorOf(first!.inputs[i]!)])),
+    matches: (results) => outputs.every(({ name }, i) => !compare(results[name]!, tensorOf(first!.outputs[i]!))),
+  };
 }

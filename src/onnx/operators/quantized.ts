@@ -1,39 +1,4 @@
-import {
-  cast,
-  DTypeError,
-  dtypeFromOnnx,
-  expand,
-  isInteger,
-  mul,
-  normalizeAxis,
-  type OpDef,
-  op,
-  reshape,
-  staticDim,
-  sub,
-  type Tensor,
-  unsqueeze,
-} from "../../tensor/index.ts";
-
-/** A scale or zero point `[]`, `[channels]` or `[..., blocks, ...]` in a shape that broadcasts to `x`. */
-function spreadLike(t: Tensor, x: Tensor, axis: number, block: number): Tensor {
-  if (t.rank === 0 || x.rank === 0) return t;
-  const at = normalizeAxis(axis, x.rank);
-  if (block === 0)
-    return reshape(
-      t,
-      x.shape.map((_, i) => (i === at ? -1 : 1)),
-    );
-  const blocks = staticDim(t, at);
-  const wide = expand(
-    unsqueeze(t, at + 1),
-    t.shape.flatMap((d, i) => (i === at ? [d, block] : [d])),
-  );
-  return reshape(
-    wide,
-    t.shape.map((d, i) => (i === at ? blocks * block : d)),
-  );
-}
+import { cast, DTypeError, isInteger, type OpDef, op, type Tensor } from "../../tensor/index.ts";
 
 const integersOnly = (t: Tensor): void => {
   if (!isInteger(t.dtype)) throw new DTypeError(`it takes integers, not ${t.dtype}`);
@@ -48,37 +13,8 @@ const convAttrs = {
   strides: "ints",
 } as const;
 
-/** Quantized storage and arithmetic as exporters write them: real value = (stored - zero point) * scale. */
+/** Arithmetic on quantized numbers as exporters write it: real value = (stored - zero point) * scale. */
 export const quantizedOperators: readonly OpDef[] = [
-  {
-    name: "DequantizeLinear",
-    attrs: { axis: "int", block_size: "int" },
-    arity: [2, 3],
-    infer: ({ input }) => {
-      integersOnly(input(0));
-      return [{ dtype: input(1).dtype, shape: input(0).shape }];
-    },
-    expand: ([x, scale, zero], attrs) => {
-      const axis = (attrs.axis as number | undefined) ?? 1;
-      const block = (attrs.block_size as number | undefined) ?? 0;
-      const { dtype } = scale!;
-      const stored = cast(x!, dtype);
-      const centred = zero ? sub(stored, cast(spreadLike(zero, x!, axis, block), dtype)) : stored;
-      return [mul(centred, spreadLike(scale!, x!, axis, block))];
-    },
-  },
-  {
-    name: "QuantizeLinear",
-    attrs: { axis: "int", block_size: "int", output_dtype: "int", saturate: "int" },
-    arity: [2, 3],
-    flat: true,
-    infer: ({ input, inputs, attrs }) => {
-      const asked = attrs.output_dtype ? dtypeFromOnnx(attrs.output_dtype as number) : "u8";
-      const dtype = inputs[2]?.dtype ?? asked;
-      if (!dtype || !isInteger(dtype)) throw new DTypeError("it gives integers");
-      return [{ dtype, shape: input(0).shape }];
-    },
-  },
   {
     name: "DynamicQuantizeLinear",
     arity: [1, 1],

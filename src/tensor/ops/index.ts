@@ -7,6 +7,7 @@ export * from "./gather.ts";
 export * from "./linalg.ts";
 export * from "./normalize.ts";
 export * from "./pool.ts";
+export * from "./quantize.ts";
 export * from "./random.ts";
 export * from "./reduce.ts";
 export * from "./resize.ts";

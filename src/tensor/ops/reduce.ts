@@ -218,6 +218,11 @@ defineOp({
       sub(dy, mul(exp(outputs[0]!), sum(dy, { axes: (attrs.axis as number | undefined) ?? -1, keepDims: true }))),
     ];
   },
+  expand: ([x], attrs) => {
+    const along = { axes: (attrs.axis as number | undefined) ?? -1, keepDims: true };
+    const shifted = sub(x!, max(x!, along));
+    return [sub(shifted, log(sum(exp(shifted), along)))];
+  },
 });
 
 /** Logarithm of the softmax along `axis`, without overflow. */

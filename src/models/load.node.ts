@@ -1,0 +1,227 @@
+import { mkdir } from "node:fs/promises";
+import { homedir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { closeOnError } from "../formats/bytes.ts";
+import { FileError } from "../formats/errors.ts";
+import { explained } from "../formats/files.node.ts";
+import { statOf } from "../formats/hub-cache.node.ts";
+import {
+  type GgufFile,
+  llamaFromGguf,
+  openLlama2c,
+  pendingTensors,
+  readLlama2cPieces,
+  readModelFiles,
+  type TensorFile,
+  Tokenizer,
+  type TokenizerFiles,
+  tokenizerJsonFromGguf,
+  tokenizerJsonFromLlama2c,
+  tokenizerOf,
+} from "../formats/index.ts";
+import type { JsonObject } from "../formats/json.ts";
+import {
+  localModelFiles,
+  openFile,
+  openGguf,
+  openSafetensors,
+  openSafetensorsIndex,
+  type ResolveOptions,
+  resolveModel,
+  saveSafetensorsFolder,
+  writeModelFiles,
+} from "../formats/node.ts";
+import { decoderConfig } from "./decoder/config.ts";
+import { checkWeights, type Weights } from "./decoder/weights.ts";
+import { ModelError } from "./errors.ts";
+import { denseTensors, type LoadedDecoder, type LoadOptions, loadDecoder } from "./load.ts";
+
+export interface OpenOptions extends LoadOptions {
+  /** For names on the hub: revision, files, cache, progress. */
+  readonly hub?: ResolveOptions;
+}
+
+/** A model with everything that came with it. */
+export interface OpenModel extends LoadedDecoder, AsyncDisposable {
+  /** The content of config.json; of formats that have none, what their header says in the same terms. */
+  readonly json: JsonObject;
+  /** Null where none lies beside the weights; `requireTokenizer` explains that to users. */
+  readonly tokenizer: Tokenizer | null;
+  /** Path of the folder or file. */
+  readonly source: string;
+  /** The tensors as stored, under Hugging Face's names, readable until the model is closed. */
+  readonly tensors: TensorFile;
+  /** Closes the files; what is in memory stays usable. */
+  close(): Promise<void>;
+}
+
+/** A model whose weights have not been read yet. */
+type Unread = Pick<OpenModel, "json" | "tokenizer" | "tensors">;
+
+/**
+ * Opens a model from wherever it lies: a folder as Hugging Face lays it out (or with a single GGUF file in it), a
+ * name on the hub (`owner/name`, `owner/name@revision`), a `.gguf` file of a Llama, or a checkpoint of llama2.c
+ * (`.bin`) with its `tok<vocabulary>.bin` or `tokenizer.bin` beside it.
+ * @throws ModelError for an architecture that is not supported, weights that disagree with the configuration, or a
+ *   place that holds no model; FileError, HubError, FormatError, LimitError from reading it
+ */
+export async function openModel(model: string, { hub, ...load }: OpenOptions = {}): Promise<OpenModel> {
+  const source = await locate(model, hub);
+  const { json, tokenizer, tensors } = await openUnread(source);
+  return await closeOnError(tensors, async () => {
+    const close = (): Promise<void> => tensors.close();
+    return {
+      ...(await loadDecoder(json, tensors, load)),
+      json,
+      tokenizer,
+      source,
+      tensors,
+      close,
+      [Symbol.asyncDispose]: close,
+    };
+  });
+}
+
+async function locate(model: string, hub: ResolveOptions | undefined): Promise<string> {
+  const path = resolve(model.replace(/^~(?=$|[/\\])/, homedir()));
+  const found = await statOf(path);
+  if (found?.isFile()) return path;
+  // Without this, a misspelt file would be looked for on the hub.
+  if (!found && /\.(gguf|bin|safetensors)$/i.test(model)) throw new FileError(`there is no file ${model}`);
+  return await resolveModel(model, hub);
+}
+
+async function openUnread(path: string): Promise<Unread> {
+  if ((await statOf(path))?.isDirectory()) return await openFolder(path);
+  if (/\.gguf$/i.test(path)) return await openGgufModel(path);
+  if (/\.bin$/i.test(path)) return await openLlama2cModel(path);
+  throw new ModelError(
+    `${path} is no file that holds a whole model; give the folder of a model, a .gguf file, or a llama2.c checkpoint (.bin)`,
+  );
+}
+
+async function openFolder(path: string): Promise<Unread> {
+  const files = await localModelFiles(path);
+  const names = (await files.list()).map(({ path: name }) => name).sort();
+  const holds = (pattern: RegExp): boolean => names.some((name) => pattern.test(name));
+  if (!holds(/^config\.json$|\.safetensors$|\.gguf$/)) throw noModel(path, names);
+  const folder = await readModelFiles(files);
+  const { safetensors, shardOf, gguf } = folder.weights;
+  if (!folder.config || safetensors.length === 0) {
+    if (gguf.length === 1) return await openGgufModel(join(path, gguf[0]!));
+    if (gguf.length > 1)
+      throw new ModelError(`${path} holds several models; give the path of one of ${gguf.join(", ")}`);
+    throw noModel(path, names);
+  }
+  if (!shardOf && safetensors.length > 1) {
+    throw new ModelError(
+      `${path} lacks model.safetensors.index.json, which would say what each of ${safetensors.join(", ")} holds`,
+    );
+  }
+  const tokenizer = folder.tokenizerJson ? Tokenizer.fromFiles(tokenizerOf(folder)) : null;
+  const tensors = shardOf
+    ? await openSafetensorsIndex(join(path, "model.safetensors.index.json"))
+    : await openSafetensors(join(path, safetensors[0]!));
+  return { json: folder.config, tokenizer, tensors };
+}
+
+function noModel(path: string, names: readonly string[]): ModelError {
+  const some = names.length === 0 ? "nothing" : names.slice(0, 8).join(", ") + (names.length > 8 ? ", ..." : "");
+  return new ModelError(
+    `${path} holds no model: looked for config.json with model.safetensors (or model.safetensors.index.json and its shards), and for a .gguf file; it holds ${some}. A llama2.c checkpoint is opened by its own path`,
+  );
+}
+
+async function openGgufModel(path: string): Promise<Unread> {
+  const file = await openGguf(path);
+  return await closeOnError(file, async () => {
+    const { config, tensors } = llamaFromGguf(file);
+    return { json: { ...config }, tokenizer: ggufTokenizer(file), tensors };
+  });
+}
+
+function ggufTokenizer({ metadata }: GgufFile): Tokenizer | null {
+  if (!metadata.has("tokenizer.ggml.model")) return null;
+  const { tokenizerJson, tokenizerConfig } = tokenizerJsonFromGguf(metadata);
+  const { chat_template: chatTemplate } = tokenizerConfig;
+  return Tokenizer.fromFiles({
+    tokenizerJson,
+    tokenizerConfig,
+    ...(typeof chatTemplate === "string" && { chatTemplate }),
+  });
+}
+
+async function openLlama2cModel(path: string): Promise<Unread> {
+  const source = await openFile(path);
+  return await closeOnError(source, async () => {
+    const { config, tensors } = await openLlama2c(source);
+    return { json: { ...config }, tokenizer: await llama2cTokenizer(dirname(path), config.vocab_size), tensors };
+  });
+}
+
+async function llama2cTokenizer(folder: string, vocabulary: number): Promise<Tokenizer | null> {
+  for (const name of [`tok${vocabulary}.bin`, "tokenizer.bin"]) {
+    const path = join(folder, name);
+    if (!(await statOf(path))?.isFile()) continue;
+    const file = await openFile(path);
+    try {
+      const pieces = readLlama2cPieces(await file.read(0, file.size), vocabulary, path);
+      return Tokenizer.fromFiles(tokenizerJsonFromLlama2c(pieces));
+    } finally {
+      await file.close();
+    }
+  }
+  return null;
+}
+
+/** What `saveModel` writes; an opened model is one, `{ ...model, weights }` another with other weights. */
+export interface SavedModel {
+  /** The content of config.json. */
+  readonly json: JsonObject;
+  readonly weights: Weights;
+  readonly tokenizer?: Tokenizer | null;
+}
+
+/**
+ * Saves a model into a folder as Hugging Face lays it out: safetensors, config.json, and the tokenizer where there is
+ * one. Each file is replaced as a whole, and config.json after the weights, so that a folder that was new holds a whole
+ * model or none.
+ * @throws ModelError where weights and configuration disagree, or a weight is not dense; FileError
+ */
+export async function saveModel(folder: string, { json, weights, tokenizer }: SavedModel): Promise<void> {
+  checkWeights(decoderConfig(json), weights);
+  const tensors = denseTensors(weights);
+  await explained("make", folder, mkdir(folder, { recursive: true }));
+  // Other libraries refuse files that do not name the framework whose conventions they follow.
+  await saveSafetensorsFolder(folder, pendingTensors(tensors), { metadata: new Map([["format", "pt"]]) });
+  const { dtype } = tensors.get("model.embed_tokens.weight")!;
+  await writeModelFiles(folder, {
+    ...(tokenizer && tokenizerContents(tokenizer.files)),
+    "config.json": { ...json, ["dtype" in json ? "dtype" : "torch_dtype"]: torchNames[dtype] ?? dtype },
+  });
+}
+
+/** What config.json calls the element types that weights have. */
+const torchNames: Readonly<Record<string, string>> = {
+  f64: "float64",
+  f32: "float32",
+  f16: "float16",
+  bf16: "bfloat16",
+};
+
+function tokenizerContents({
+  tokenizerJson,
+  tokenizerConfig,
+  chatTemplate,
+}: TokenizerFiles): Record<string, JsonObject> {
+  const templates = typeof chatTemplate === "string" ? { default: chatTemplate } : chatTemplate;
+  const listed = Object.entries(templates ?? {}).map(([name, template]) => ({ name, template }));
+  const isUsual = listed.length === 1 && listed[0]!.name === "default";
+  return {
+    "tokenizer.json": tokenizerJson as JsonObject,
+    "tokenizer_config.json": {
+      ...tokenizerConfig,
+      ...(listed.length > 0 && { chat_template: isUsual ? listed[0]!.template : listed }),
+    },
+  };
+}

@@ -1,0 +1,2 @@
+/** Models on disk and on the hub. */
+export * from "./load.node.ts";

@@ -1,0 +1,57 @@
+import {
+  type DecoderConfig,
+  decoderConfig,
+  decoderLogits,
+  decoderShapes,
+  type Weights,
+} from "../../src/models/index.ts";
+import { Dense } from "../../src/nn/index.ts";
+import { compile } from "../../src/runtime/index.ts";
+import { HostTensor, Rng, spec } from "../../src/tensor/index.ts";
+
+/** A small model with random weights, large enough that every part matters. */
+export function tinyModel(changes: Record<string, unknown> = {}): { config: DecoderConfig; weights: Weights } {
+  const config = decoderConfig({
+    model_type: "llama",
+    vocab_size: 23,
+    hidden_size: 16,
+    intermediate_size: 24,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    max_position_embeddings: 40,
+    ...changes,
+  });
+  const rng = new Rng(3);
+  const weights = Object.fromEntries(
+    [...decoderShapes(config)].map(([name, shape]) => {
+      const matrix = shape.length === 2;
+      const values = rng.fork(name).normalTensor(shape, { std: 0.4, mean: matrix || config.normPlusOne ? 0 : 1 });
+      return [name, matrix ? new Dense(values) : values];
+    }),
+  );
+  return { config, weights };
+}
+
+/** Logits `[vocab]` behind all of `ids`, computed afresh from the whole sequence. */
+export type WholeLogits = (ids: readonly number[]) => Promise<Float32Array>;
+
+export async function wholeLogits(config: DecoderConfig, weights: Weights): Promise<WholeLogits> {
+  const program = await compile((ids) => decoderLogits(config, weights, ids), [spec("i64", [1, "seq"])], {
+    threads: 1,
+  });
+  return async (ids) => {
+    const logits = await program(HostTensor.from([ids.map(BigInt)]));
+    return (logits.data as Float32Array).subarray(-config.vocab);
+  };
+}
+
+/** The best token, again and again. */
+export async function greedily(whole: WholeLogits, prompt: readonly number[], count: number): Promise<number[]> {
+  const ids = [...prompt];
+  for (let i = 0; i < count; i++) {
+    const logits = await whole(ids);
+    ids.push(logits.indexOf(Math.max(...logits)));
+  }
+  return ids.slice(prompt.length);
+}

@@ -1,0 +1,130 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { ContextError, DecoderSession, GenerateError } from "../../src/generate/index.ts";
+import { DisposedError } from "../../src/runtime/index.ts";
+import { Rng } from "../../src/tensor/index.ts";
+import { tinyModel, wholeLogits } from "./models.ts";
+
+const members: Record<string, Record<string, unknown>> = {
+  "a Llama": {},
+  "a Llama with a tied head": { tie_word_embeddings: true },
+  "a Mistral with a window": { model_type: "mistral", sliding_window: 3 },
+  "a Gemma with windows in some layers": {
+    model_type: "gemma3_text",
+    head_dim: 8,
+    query_pre_attn_scalar: 8,
+    sliding_window: 3,
+    sliding_window_pattern: 2,
+    hidden_activation: "gelu_pytorch_tanh",
+  },
+};
+
+const randomIds = (count: number, seed: number): number[] => new Rng(seed).integers(count, 23);
+
+function expectNear(found: Float32Array, expected: Float32Array): void {
+  expect(found.length).toBe(expected.length);
+  for (const [i, v] of expected.entries()) expect(Math.abs(found[i]! - v)).toBeLessThan(1e-3 * (1 + Math.abs(v)));
+}
+
+describe.each(Object.keys(members))("%s", (name) => {
+  it("reads a text piece by piece as it reads the whole, also after going back", async () => {
+    const { config, weights } = tinyModel(members[name]);
+    const whole = await wholeLogits(config, weights);
+    await using session = await DecoderSession.open(config, weights, { chunk: 5, threads: 1 });
+    const step = fc.record({ add: fc.integer({ min: 1, max: 13 }), keep: fc.double({ min: 0, max: 1, noNaN: true }) });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 5 }), fc.integer(), async (steps, seed) => {
+        session.truncate(0);
+        let ids: number[] = [];
+        for (const [i, { add, keep }] of steps.entries()) {
+          // Mostly the text grows; now and then it goes back, sometimes to nothing.
+          const kept = i % 2 === 1 ? Math.floor(keep * ids.length) : ids.length;
+          session.truncate(kept);
+          const next = randomIds(Math.min(add, config.maxPositions - kept), seed + i);
+          if (next.length === 0) break;
+          ids = [...ids.slice(0, kept), ...next];
+          expectNear(await session.advance(next), await whole(ids));
+          expect(session.length).toBe(ids.length);
+        }
+      }),
+      { seed: 1, numRuns: 25 },
+    );
+  });
+});
+
+describe("a decoder session", () => {
+  const { config, weights } = tinyModel();
+  const open = (chunk = 4) => DecoderSession.open(config, weights, { chunk, threads: 1 });
+
+  it("grows its cache without losing what it holds", async () => {
+    const long = tinyModel({ max_position_embeddings: 300 });
+    const whole = await wholeLogits(long.config, long.weights);
+    await using session = await DecoderSession.open(long.config, long.weights, { threads: 1 });
+    const ids = randomIds(300, 8);
+    let logits = await session.advance(ids.slice(0, 60));
+    for (const id of ids.slice(60, 70)) logits = await session.advance([id]);
+    expectNear(logits, await whole(ids.slice(0, 70)));
+    expectNear(await session.advance(ids.slice(70)), await whole(ids));
+  });
+
+  it("refuses more tokens than the model has positions, and keeps its context", async () => {
+    await using session = await open();
+    await session.advance(randomIds(38, 1));
+    await expect(session.advance([1, 2, 3])).rejects.toThrow(
+      new ContextError("the model takes 40 tokens; 38 in its context and 3 more are too many"),
+    );
+    await session.advance([1, 2]);
+    expect(session.length).toBe(40);
+  });
+
+  it("refuses tokens that there are not, and none at all", async () => {
+    await using session = await open();
+    await expect(session.advance([])).rejects.toThrow("there is no token to read");
+    for (const id of [23, -1, 0.5])
+      await expect(session.advance([1, id])).rejects.toThrow(`a token's id is a whole number from 0 to 22, not ${id}`);
+    expect(session.length).toBe(0);
+  });
+
+  it("refuses to be cut to what it does not hold", async () => {
+    await using session = await open();
+    await session.advance([1, 2, 3]);
+    for (const length of [4, -1, 1.5])
+      expect(() => session.truncate(length)).toThrow(`a context of 3 tokens cannot be cut to ${length}`);
+  });
+
+  it("refuses a second reader while one is reading", async () => {
+    await using session = await open();
+    const first = session.advance([1, 2, 3]);
+    const busy = new GenerateError(
+      "the session is still reading tokens; await that first, or open a session for each text",
+    );
+    await expect(session.advance([4])).rejects.toThrow(busy);
+    expect(() => session.truncate(0)).toThrow(busy);
+    await first;
+    expect(session.length).toBe(3);
+  });
+
+  it("stops between two chunks when it is told to, and stays as it was", async () => {
+    await using session = await open(1);
+    const before = await session.advance([1, 2]);
+    const controller = new AbortController();
+    const reading = session.advance(randomIds(30, 1), { signal: controller.signal });
+    setImmediate(() => controller.abort(new Error("enough")));
+    await expect(reading).rejects.toThrow("enough");
+    expect(session.length).toBe(2);
+    session.truncate(1);
+    expectNear(await session.advance([2]), before);
+  });
+
+  it("cannot be used after it is disposed of", async () => {
+    const session = await open();
+    await session.dispose();
+    await expect(session.advance([1])).rejects.toThrow(DisposedError);
+  });
+
+  it("checks its weights and options", async () => {
+    const { "model.norm.weight": _norm, ...rest } = weights;
+    await expect(DecoderSession.open(config, rest)).rejects.toThrow('the weights lack "model.norm.weight"');
+    await expect(open(0)).rejects.toThrow("chunk must be a whole number from 1, not 0");
+  });
+});
