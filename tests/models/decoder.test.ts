@@ -235,6 +235,7 @@ describe("decoder", () => {
     ],
     [{ model_type: "llama", hidden_size: undefined }, 'config.json lacks "hidden_size"'],
     [{ model_type: "llama", hidden_size: -1 }, 'config.json: "hidden_size" must be a whole number from 1, not -1'],
+    [{ model_type: "llama", num_hidden_layers: 20_000 }, "config.json: 20000 layers are more than any model has"],
     [
       { model_type: "llama", num_hidden_layers: 1e12 },
       'config.json: "num_hidden_layers" must be a whole number from 1, not 1000000000000',

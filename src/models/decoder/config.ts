@@ -49,6 +49,9 @@ export interface DecoderConfig {
 /** Model types that `decoderConfig` understands. */
 export const decoderTypes = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"] as const;
 
+/** Far above every published model; what follows allocates per layer. */
+const MAX_LAYERS = 10_000;
+
 type Json = Readonly<Record<string, unknown>>;
 
 /** Typed access to a `config.json` that may hold anything. */
@@ -116,6 +119,7 @@ export function decoderConfig(json: Json): DecoderConfig {
   ];
   const headDim = read.size("head_dim", gemma || type === "qwen3" ? undefined : dim / heads);
   const kvHeads = read.size("num_key_value_heads", heads);
+  if (layers > MAX_LAYERS) throw new ModelError(`config.json: ${layers} layers are more than any model has`);
   if (heads % kvHeads !== 0)
     throw new ModelError(`config.json: ${heads} attention heads are not a multiple of ${kvHeads} key-value heads`);
   if (headDim % 2 !== 0) throw new ModelError(`config.json: rotary positions need an even head size, not ${headDim}`);
