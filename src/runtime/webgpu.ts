@@ -1,5 +1,5 @@
 import type { LowerOptions } from "../onnx/index.ts";
-import { findOp, type Node, staticDim } from "../tensor/index.ts";
+import { findOp, type Node } from "../tensor/index.ts";
 
 /*
  * What the kernels of onnxruntime 1.30 for WebGPU lack. An operation without a kernel runs on the CPU, and its inputs
@@ -18,10 +18,11 @@ export const forWebGpu: LowerOptions = {
     op.startsWith("com.microsoft.") ? !KERNELS.has(op) : WITHOUT.has(op) || findOp(op)!.nonstandard === true,
 };
 
-/** Channels of a group on either side of a convolution, from its weight `[rows, columns, ...kernel]`. */
+/** Channels of a group on either side of a convolution, from its weight `[rows, columns, ...kernel]`; NaN for a name. */
 function perGroup({ inputs, attrs }: Node): { groups: number; rows: number; columns: number } {
   const groups = (attrs.group as number | undefined) ?? 1;
-  return { groups, rows: staticDim(inputs[1]!, 0) / groups, columns: staticDim(inputs[1]!, 1) };
+  const [rows, columns] = inputs[1]!.shape.map(Number) as [number, number];
+  return { groups, rows: rows / groups, columns };
 }
 
 /** What kernels refuse when they run, or compute wrongly. */

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { getLlama, type Llama, LlamaLogLevel, type Token } from "node-llama-cpp";
+import { getLlama, type Llama, LlamaLogLevel } from "node-llama-cpp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   ggufTokenizerMetadata,
@@ -26,6 +26,7 @@ import { openModel } from "../../src/models/node.ts";
 import { compile } from "../../src/runtime/index.ts";
 import { HostTensor, Rng, spec } from "../../src/tensor/index.ts";
 import { tinyConfig, tinyPieces } from "../formats/tiny-llama.ts";
+import { logProbabilities, theirLogProbabilities } from "../support/llama-cpp.ts";
 
 /** Tokens that each program goes on by. */
 const length = 64;
@@ -41,10 +42,10 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** A continuation, with the logits that each of its tokens was chosen by. */
+/** A continuation, with the log-probabilities that each of its tokens was chosen by. */
 interface Continuation {
   readonly tokens: readonly number[];
-  readonly logits: readonly (readonly number[])[];
+  readonly scores: readonly (readonly number[])[];
 }
 
 const largest = (values: readonly number[]): number => values.indexOf(Math.max(...values));
@@ -55,12 +56,12 @@ async function greedy(
   next: (tokens: readonly number[], fresh: readonly number[]) => Promise<readonly number[]>,
 ): Promise<Continuation> {
   const tokens = [...prompt];
-  const logits: (readonly number[])[] = [];
-  for (let fresh = prompt; logits.length < length; fresh = tokens.slice(-1)) {
-    logits.push(await next(tokens, fresh));
-    tokens.push(largest(logits.at(-1)!));
+  const scores: (readonly number[])[] = [];
+  for (let fresh = prompt; scores.length < length; fresh = tokens.slice(-1)) {
+    scores.push(await next(tokens, fresh));
+    tokens.push(largest(scores.at(-1)!));
   }
-  return { tokens: tokens.slice(prompt.length), logits };
+  return { tokens: tokens.slice(prompt.length), scores };
 }
 
 async function ours({ config, weights }: LoadedDecoder, prompt: readonly number[]): Promise<Continuation> {
@@ -69,7 +70,7 @@ async function ours({ config, weights }: LoadedDecoder, prompt: readonly number[
   });
   return await greedy(prompt, async (tokens) => {
     const logits = await program(HostTensor.from([...tokens], { dtype: "i64", shape: [1, tokens.length] }));
-    return Array.from(logits.data.subarray((tokens.length - 1) * config.vocab) as Float32Array);
+    return logProbabilities(Array.from(logits.data.subarray((tokens.length - 1) * config.vocab) as Float32Array));
   });
 }
 
@@ -85,32 +86,26 @@ async function theirs(path: string, prompt: readonly number[]): Promise<Continua
   });
   const sequence = context.getSequence();
   try {
-    return await greedy(prompt, async (_, fresh) => {
-      const inputs = fresh.map((token, i) =>
-        i < fresh.length - 1 ? (token as Token) : ([token as Token, { generateNext: { logits: true } }] as const),
-      );
-      const results = await sequence.controlledEvaluate(inputs as never);
-      const { logits } = results.at(-1)!.next as { logits: Map<Token, number> };
-      return Array.from({ length: logits.size }, (_, id) => logits.get(id as Token)!);
-    });
+    return await greedy(prompt, (_, fresh) => theirLogProbabilities(sequence, fresh));
   } finally {
     await model.dispose();
   }
 }
 
-/** The worst difference of any logit, relative to the root mean square of the logits of its place. */
+/** The worst difference of any log-probability, relative to their standard deviation at its place. */
 function worstDifference(a: Continuation, b: Continuation): number {
   return Math.max(
-    ...a.logits.map((row, t) => {
-      const scale = Math.sqrt(row.reduce((sum, x) => sum + x * x, 0) / row.length);
-      return Math.max(...row.map((x, i) => Math.abs(x - b.logits[t]![i]!))) / scale;
+    ...a.scores.map((row, t) => {
+      const mean = row.reduce((sum, x) => sum + x, 0) / row.length;
+      const scale = Math.sqrt(row.reduce((sum, x) => sum + (x - mean) ** 2, 0) / row.length);
+      return Math.max(...row.map((x, i) => Math.abs(x - b.scores[t]![i]!))) / scale;
     }),
   );
 }
 
 function expectParity(a: Continuation, b: Continuation): void {
   expect(a.tokens).toEqual(b.tokens);
-  expect(a.logits.map((row) => row.length)).toEqual(b.logits.map((row) => row.length));
+  expect(a.scores.map((row) => row.length)).toEqual(b.scores.map((row) => row.length));
   expect(worstDifference(a, b)).toBeLessThan(1e-4);
 }
 
