@@ -1,4 +1,4 @@
-import type { InferenceSession, TensorConstructor } from "onnxruntime-common";
+import type { Env, InferenceSession, TensorConstructor } from "onnxruntime-common";
 import { makeGraph, toOnnx } from "../onnx/index.ts";
 import { ArgumentError, add, input } from "../tensor/index.ts";
 import { DeviceError } from "./errors.ts";
@@ -11,7 +11,11 @@ export interface DeviceOptions {
   readonly device?: Device;
   /** Another device to take, with an announcement, when the first cannot be used. */
   readonly fallback?: Device;
-  /** Threads for one operation; default: onnxruntime's choice, one per physical core. */
+  /**
+   * Threads for one operation; default: onnxruntime's choice, one per physical core. WebAssembly has one pool of them
+   * for all programs of a page or a worker, made with the first; a page must be cross-origin isolated to have more
+   * than one.
+   */
   readonly threads?: number;
   /** Let idle threads spin instead of sleep: faster alone on the machine, slower beside other work. Default false. */
   readonly spin?: boolean;
@@ -25,6 +29,7 @@ export interface Ort {
     create(model: Uint8Array | string, options: InferenceSession.SessionOptions): Promise<InferenceSession>;
   };
   readonly Tensor: TensorConstructor;
+  readonly env: Env;
 }
 
 export interface LoadedDevice {
@@ -69,6 +74,7 @@ export async function loadDevice(options: DeviceOptions = {}): Promise<LoadedDev
     throw new ArgumentError(`threads must be a whole number from 1, not ${threads}`);
   try {
     const ort = await loadOrt(device);
+    if (device === "wasm" && threads !== undefined) ort.env.wasm.numThreads ??= threads;
     if (device === "webgpu") await probeWebGpu(ort);
     return { ort, device, options: sessionOptions(device, options) };
   } catch (error) {

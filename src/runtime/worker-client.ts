@@ -116,8 +116,9 @@ async function startNodeWorker(): Promise<import("node:worker_threads").Worker> 
   const { Worker } = (await import(
     /* @vite-ignore */ /* webpackIgnore: true */ threads
   )) as typeof import("node:worker_threads");
-  const [built, source] = ["./session.worker.js", "./session.worker.ts"];
-  if (!import.meta.url.endsWith(".ts")) return new Worker(new URL(built, import.meta.url));
+  // Not in the form above: this is no script for bundlers.
+  const script = import.meta.url.replace(/worker-client(\.[jt]s)$/, "session.worker$1");
+  if (script.endsWith(".js")) return new Worker(new URL(script));
   // A checkout runs from its TypeScript sources, which the thread has to learn to load.
   const { createRequire } = (await import(
     /* @vite-ignore */ /* webpackIgnore: true */ modules
@@ -126,9 +127,8 @@ async function startNodeWorker(): Promise<import("node:worker_threads").Worker> 
   const loader = createRequire(import.meta.url)
     .resolve("tsx/esm/api")
     .replace(/\.cjs$/, ".mjs");
-  const entry = new URL(source, import.meta.url).href;
   return new Worker(
-    `import(${JSON.stringify(loader)}).then((tsx) => { tsx.register(); return import(${JSON.stringify(entry)}); });`,
+    `import(${JSON.stringify(loader)}).then((tsx) => { tsx.register(); return import(${JSON.stringify(script)}); });`,
     { eval: true },
   );
 }
