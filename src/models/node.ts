@@ -1,2 +1,3 @@
 /** Models on disk and on the hub. */
+export * from "./embedded.node.ts";
 export * from "./load.node.ts";
