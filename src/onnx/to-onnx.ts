@@ -66,23 +66,50 @@ export function toOnnxFiles(graph: Graph, dataName: string, options: ToOnnxOptio
   const model = modelOf(graph, options);
   const data: Uint8Array[] = [];
   let offset = 0;
-  for (const tensor of model.graph!.initializer!) {
-    const bytes = tensor.rawData!;
-    if (bytes.byteLength < EXTERNAL_BYTES) continue;
+  for (const tensor of largeConstants(model)) {
     const gap = (ALIGNMENT - (offset % ALIGNMENT)) % ALIGNMENT;
     if (gap > 0) data.push(new Uint8Array(gap));
     offset += gap;
-    delete tensor.rawData;
-    tensor.dataLocation = 1;
-    tensor.externalData = [
-      { key: "location", value: dataName },
-      { key: "offset", value: `${offset}` },
-      { key: "length", value: `${bytes.byteLength}` },
-    ];
+    const bytes = moveOut(tensor, dataName, offset);
     data.push(bytes);
     offset += bytes.byteLength;
   }
   return { model: encodeModel(model), data };
+}
+
+/** A constant's own memory under the name by which a model refers to it. */
+export interface ExternalConstant {
+  readonly path: string;
+  readonly data: Uint8Array;
+}
+
+/** As `toOnnx`, but large constants stay where they are in memory: nothing is copied, and the size has no limit. */
+export function toOnnxInMemory(
+  graph: Graph,
+  options: ToOnnxOptions = {},
+): { readonly model: Uint8Array; readonly constants: readonly ExternalConstant[] } {
+  const model = modelOf(graph, options);
+  const constants = largeConstants(model).map((tensor) => ({
+    path: tensor.name!,
+    data: moveOut(tensor, tensor.name!, 0),
+  }));
+  return { model: encodeModel(model), constants };
+}
+
+const largeConstants = (model: ModelProto): TensorProto[] =>
+  model.graph!.initializer!.filter(({ rawData }) => rawData!.byteLength >= EXTERNAL_BYTES);
+
+/** Lets a constant refer to a place outside of the model. @returns its bytes, which belong there */
+function moveOut(tensor: TensorProto, location: string, offset: number): Uint8Array {
+  const bytes = tensor.rawData!;
+  delete tensor.rawData;
+  tensor.dataLocation = 1;
+  tensor.externalData = [
+    { key: "location", value: location },
+    { key: "offset", value: `${offset}` },
+    { key: "length", value: `${bytes.byteLength}` },
+  ];
+  return bytes;
 }
 
 /** The model message of `graph`, byte fields referring to the constants' own memory. */

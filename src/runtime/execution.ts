@@ -1,6 +1,14 @@
 import type { Tensor as OrtTensor } from "onnxruntime-common";
-import { type Graph, makeGraph, toOnnx } from "../onnx/index.ts";
-import { type HostTensor, input } from "../tensor/index.ts";
+import {
+  type ExternalConstant,
+  type Graph,
+  makeGraph,
+  nodesOf,
+  type ToOnnxOptions,
+  toOnnx,
+  toOnnxInMemory,
+} from "../onnx/index.ts";
+import { constantOf, type HostTensor, input } from "../tensor/index.ts";
 import { type Device, type DeviceOptions, type LoadedDevice, loadDevice } from "./device.ts";
 import { discard } from "./discard.ts";
 import { dtypeOfOrt, fromOrt, toOrt } from "./feeds.ts";
@@ -19,22 +27,36 @@ export interface Slot {
 export interface ExecutionPlan {
   /** Bytes of the ONNX file. */
   readonly model: Uint8Array;
+  /** Constants that are not in the file. */
+  readonly constants: readonly ExternalConstant[];
   readonly outputs: readonly string[];
   readonly slots: readonly Slot[];
   /** Names of the nodes that a GPU must leave to the CPU. */
   readonly onCpu: readonly string[];
 }
 
+/** From here on a model's constants are handed over as they lie, rather than copied into its file. */
+const LARGE_BYTES = 64 * 2 ** 20;
+
 /** The plan to run `graph`, which is in its final form. */
 export function planOf(graph: Graph, slots: readonly Slot[]): ExecutionPlan {
   const onCpu: string[] = [];
-  const model = toOnnx(graph, {
+  const options: ToOnnxOptions = {
     lowered: true,
     onNode: (node, name) => {
       if (needsCpu(node)) onCpu.push(name);
     },
-  });
-  return { model, outputs: graph.outputs.map((p) => p.name), slots, onCpu };
+  };
+  const { model, constants } =
+    constantBytes(graph) < LARGE_BYTES
+      ? { model: toOnnx(graph, options), constants: [] }
+      : toOnnxInMemory(graph, options);
+  return { model, constants, outputs: graph.outputs.map((p) => p.name), slots, onCpu };
+}
+
+function constantBytes(graph: Graph): number {
+  const nodes = nodesOf(graph.outputs.map((p) => p.tensor));
+  return nodes.reduce((sum, node) => sum + (constantOf(node.outputs[0])?.bytes ?? 0), 0);
 }
 
 /** A session with its state, wherever it lives: in this thread or in a worker. */
@@ -55,11 +77,10 @@ export async function openHere(plan: ExecutionPlan, options: DeviceOptions): Pro
   const locations = Object.fromEntries(
     plan.outputs.map((name) => [name, plan.slots.some((s) => s.output === name) ? "gpu-buffer" : "cpu"] as const),
   );
-  const session = await openSession(
-    plan.model,
-    loaded,
-    loaded.device === "webgpu" ? { locations, onCpu: plan.onCpu } : {},
-  );
+  const session = await openSession(plan.model, loaded, {
+    constants: plan.constants,
+    ...(loaded.device === "webgpu" && { locations, onCpu: plan.onCpu }),
+  });
   return new LocalExecution(plan, loaded, session);
 }
 

@@ -1,4 +1,5 @@
 import type { InferenceSession, Tensor as OrtTensor } from "onnxruntime-common";
+import type { ExternalConstant } from "../onnx/index.ts";
 import type { LoadedDevice } from "./device.ts";
 import { DeviceError, RuntimeFailure } from "./errors.ts";
 
@@ -37,19 +38,22 @@ export interface SessionOptions {
   readonly locations?: Readonly<Record<string, "cpu" | "gpu-buffer">>;
   /** WebGPU: names of the nodes to run on the CPU. */
   readonly onCpu?: readonly string[];
+  /** What the model refers to outside of its bytes. Sessions with such constants are not shared. */
+  readonly constants?: readonly ExternalConstant[];
 }
 
 /** Opens a session over `model` (file bytes, or a path in Node), or joins an open one. @throws RuntimeFailure */
 export async function openSession(
   model: Uint8Array | string,
   loaded: LoadedDevice,
-  { optimize = "all", locations, onCpu = [] }: SessionOptions = {},
+  { optimize = "all", locations, onCpu = [], constants = [] }: SessionOptions = {},
 ): Promise<SessionShare> {
   const options: InferenceSession.SessionOptions = {
     ...loaded.options,
     graphOptimizationLevel: optimize,
     ...(locations ? { preferredOutputLocation: locations } : {}),
     ...(onCpu.length > 0 ? { executionProviders: [{ name: "webgpu", forceCpuNodeNames: onCpu }] } : {}),
+    ...(constants.length > 0 ? { externalData: constants } : {}),
   };
   const create = async (): Promise<InferenceSession> => {
     try {
@@ -60,7 +64,7 @@ export async function openSession(
       });
     }
   };
-  const key = await keyOf(model, loaded, options);
+  const key = constants.length > 0 ? undefined : await keyOf(model, loaded, options);
   let entry = key === undefined ? undefined : cache.get(key);
   if (!entry) {
     entry = { session: create(), users: 0 };
