@@ -4,3 +4,4 @@ export * from "./losses.ts";
 export * as optim from "./optim/index.ts";
 export * from "./points.ts";
 export * from "./weight.ts";
+export * from "./weights/index.ts";

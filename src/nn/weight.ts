@@ -37,13 +37,21 @@ export abstract class Weight implements TreeNode {
   /** The matrix itself, `[out, in]`, in floating point. */
   abstract dense(): Tensor;
 
-  /** The tensors that the representation is made of. */
-  abstract [children](): Record<string, Leaf>;
+  /** The tensors, and the weights, that the representation is made of. */
+  abstract [children](): Record<string, Leaf | Weight>;
   abstract [rebuild](parts: Record<string, unknown>): Weight;
+
+  /** What it takes besides its children to make the same weight again: plain values that JSON keeps. */
+  get attributes(): Readonly<Record<string, unknown>> {
+    return {};
+  }
 
   /** Exact size of the representation in bytes. */
   get bytes(): number {
-    return Object.values(this[children]()).reduce((n, t) => n + byteLength(t.dtype, sizeOf(t.shape) as number), 0);
+    return Object.values(this[children]()).reduce(
+      (n, part) => n + (part instanceof Weight ? part.bytes : byteLength(part.dtype, sizeOf(part.shape) as number)),
+      0,
+    );
   }
 
   /** Bits per entry of the matrix, scales and other overhead included. */

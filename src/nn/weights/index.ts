@@ -1,0 +1,13 @@
+/** What compression makes of a weight matrix. */
+export { type BlockFormat, blockFormats } from "./block-format.ts";
+export { type BlockLayout, type BlockParts, BlockWeight } from "./blocks.ts";
+export * from "./compressed-tensors.ts";
+export * from "./hadamard.ts";
+export * from "./half.ts";
+export * from "./low-rank.ts";
+export * from "./round.ts";
+export * from "./sparse.ts";
+export * from "./sparse24.ts";
+export * from "./store.ts";
+export * from "./sum.ts";
+export * from "./transformed.ts";
