@@ -21,6 +21,8 @@ export interface SamplingOptions {
   readonly repetitionPenalty?: number;
   /** Taken off a token's score for each time that it occurs in the answer. */
   readonly frequencyPenalty?: number;
+  /** Taken off the score of each token that occurs in the answer. */
+  readonly presencePenalty?: number;
   /** The only tokens that may come. */
   readonly allowed?: Iterable<number>;
   /** Same seed, same tokens. Default 0. */
@@ -52,6 +54,7 @@ export class Sampler {
       typical: ranged("typical", options.typical ?? 1, "above 0 and at most 1", (x) => x > 0 && x <= 1),
       repetitionPenalty: ranged("repetitionPenalty", options.repetitionPenalty ?? 1, "a number above 0", (x) => x > 0),
       frequencyPenalty: ranged("frequencyPenalty", options.frequencyPenalty ?? 0, "a number", () => true),
+      presencePenalty: ranged("presencePenalty", options.presencePenalty ?? 0, "a number", () => true),
     };
     this.#allowed = allowed && Uint32Array.from(allowedTokens(allowed, vocab));
     this.#rng = new Rng(seed);
@@ -72,11 +75,12 @@ export class Sampler {
   }
 
   #draw(logits: Float32Array): number {
-    const { temperature, repetitionPenalty: repetition, frequencyPenalty: frequency, ...limits } = this.#options;
+    const { temperature, ...limits } = this.#options;
+    const { repetitionPenalty: repetition, frequencyPenalty: frequency, presencePenalty: presence } = limits;
     const scores =
-      repetition === 1 && frequency === 0
+      repetition === 1 && frequency === 0 && presence === 0
         ? logits
-        : penalized(logits, { tokens: this.#seen, counts: this.#counts }, { repetition, frequency });
+        : penalized(logits, { tokens: this.#seen, counts: this.#counts }, { repetition, frequency, presence });
     let candidates = candidatesOf(scores, this.#allowed);
     if (temperature === 0) return best(candidates);
     candidates = tempered(candidates, temperature);

@@ -2,6 +2,7 @@
 export * from "./check.ts";
 export * from "./errors.ts";
 export * from "./from-onnx.ts";
+export * from "./fuse-norms.ts";
 export * from "./graph.ts";
 export * from "./lower.ts";
 export type { ExternalData, ExternalRange } from "./read-tensor.ts";

@@ -65,6 +65,15 @@ const norms: Family = {
     layerNorm: of((t, s, b) => T.layerNorm(t, s, b), x([2, 3, 8]), x([8]), x([8])),
     "layerNorm over two axes": of((t) => T.layerNorm(t, null, null, { axis: 1 }), x([2, 3, 8])),
     rmsNorm: of((t, s) => T.rmsNorm(t, s, { epsilon: 1e-6 }), x([2, 3, 8]), x([8])),
+    "rmsNorm of a sum": of(
+      (t, u, s) => {
+        const [y, , , sum] = T.applyOp("com.microsoft.SkipSimplifiedLayerNormalization", [t!, u!, s!], {}, 4);
+        return [y!, sum!];
+      },
+      x([2, 3, 8]),
+      x([2, 3, 8]),
+      x([8]),
+    ),
     groupNorm: of((t, s, b) => T.groupNorm(t, 2, s, b), image, x([4]), x([4])),
     instanceNorm: of((t, s, b) => T.instanceNorm(t, s, b), image, x([4]), x([4])),
     batchNorm: of((t, s, b) => T.batchNorm(t, s, b).y, image, x([4]), x([4])),

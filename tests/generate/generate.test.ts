@@ -17,19 +17,12 @@ import {
   type GeneratedToken,
   type GenerateOptions,
   type Generation,
-  type GenerationTokenizer,
   generate,
   logProbability,
 } from "../../src/generate/index.ts";
 import { decoderConfig } from "../../src/models/index.ts";
-import { greedily, tinyModel, type WholeLogits, wholeLogits } from "./models.ts";
+import { greedily, tinyModel, letterTokenizer as tokenizer, type WholeLogits, wholeLogits } from "./models.ts";
 
-/** Tokens 0 to 22 are the letters a to w; 20 (u) ends a text. */
-const tokenizer: GenerationTokenizer = {
-  encode: (text) => Array.from(text, (letter) => letter.charCodeAt(0) - 97),
-  decodeStream: () => ({ push: (id) => String.fromCharCode(97 + id), end: () => "" }),
-  eosId: 20,
-};
 const letters = (ids: readonly number[]): string => ids.map((id) => String.fromCharCode(97 + id)).join("");
 
 const { config, weights } = tinyModel();
@@ -63,7 +56,9 @@ describe("generate", () => {
   it("takes the best token each time at temperature 0", async () => {
     const expected = await greedily(whole, [3, 1, 4], 12);
     const { pieces, result } = await collect("dbe", { ...greedy, maxTokens: 12, logprobs: true });
-    expect(result).toEqual({
+    const { logprobs, ...plain } = result;
+    expect(logprobs).toEqual(pieces.map((piece) => piece.logprob));
+    expect(plain).toEqual({
       text: letters(expected),
       tokens: expected,
       finishReason: "length",
@@ -71,7 +66,53 @@ describe("generate", () => {
     });
     for (const [i, { token, logprob }] of pieces.entries())
       expect(logprob).toBeCloseTo(logProbability(await whole([3, 1, 4, ...expected.slice(0, i)]), token), 3);
-    expect(await complete(session, tokenizer, [3, 1, 4], { ...greedy, maxTokens: 12 })).toEqual(result);
+    expect(await complete(session, tokenizer, [3, 1, 4], { ...greedy, maxTokens: 12 })).toEqual(plain);
+  });
+
+  it("names the most probable tokens where asked to", async () => {
+    const { pieces } = await collect("dbe", { eosIds: [], maxTokens: 6, topLogprobs: 3, logprobs: true });
+    for (const [i, { token, logprob, topLogprobs }] of pieces.entries()) {
+      const logits = await whole([3, 1, 4, ...pieces.slice(0, i).map((piece) => piece.token)]);
+      const ranked = Array.from(logits, (_, id) => ({ token: id, logprob: logProbability(logits, id) }));
+      ranked.sort((a, b) => b.logprob - a.logprob);
+      expect(topLogprobs!.map((top) => top.token)).toEqual(ranked.slice(0, 3).map((top) => top.token));
+      for (const [j, top] of topLogprobs!.entries()) expect(top.logprob).toBeCloseTo(ranked[j]!.logprob, 3);
+      const own = topLogprobs!.find((top) => top.token === token);
+      if (own) expect(own.logprob).toBeCloseTo(logprob!, 5);
+    }
+    const all = await collect("dbe", { eosIds: [], maxTokens: 1, topLogprobs: 99 });
+    expect(all.pieces[0]!.topLogprobs!.length).toBe(config.vocab);
+  });
+
+  it("goes beyond the model's context when it may slide", async () => {
+    const { result } = await collect("abcdefgh", { ...greedy, maxTokens: 60, overflow: "slide" });
+    expect(result.usage.generatedTokens).toBe(60);
+    let context = [0, 1, 2, 3, 4, 5, 6, 7];
+    const expected: number[] = [];
+    for (let i = 0; i < 60; i++) {
+      const [next] = await greedily(whole, context, 1);
+      expected.push(next!);
+      context.push(next!);
+      if (context.length > config.maxPositions) context = [...context.slice(0, 4), ...context.slice(-18)];
+    }
+    expect(result.tokens).toEqual(expected);
+    const long = Array.from({ length: 90 }, (_, i) => i % 20);
+    const beyond = await collect(long, { ...greedy, overflow: "slide" });
+    expect(beyond.result.usage).toEqual({ promptTokens: 90, generatedTokens: config.maxPositions });
+    expect(beyond.result.tokens.slice(0, 1)).toEqual(
+      await greedily(whole, [...long.slice(0, 4), ...long.slice(-18)], 1),
+    );
+  });
+
+  it("gives the same whatever the session has read before", async () => {
+    const options = { ...greedy, maxTokens: 10 };
+    session.truncate(0);
+    const { result: first } = await collect("abcdefgh", options);
+    const turn = `abcdefgh${first.text}ij`;
+    const { result: reused } = await collect(turn, options);
+    session.truncate(0);
+    expect((await collect(turn, options)).result).toEqual(reused);
+    expect((await collect("abcdefgh", options)).result).toEqual(first);
   });
 
   it("repeats with its seed, whatever was generated before", async () => {
@@ -160,6 +201,8 @@ describe("generate", () => {
       new ContextError("the prompt has 41 tokens, but the model takes 40; shorten it"),
     );
     expect(start("a", { maxTokens: 0 })).toThrow("maxTokens must be a whole number from 1, not 0");
+    expect(start("a", { topLogprobs: -1 })).toThrow("topLogprobs must be a whole number from 0, not -1");
+    expect(start("a", { overflow: "drop" as never })).toThrow('overflow must be "refuse" or "slide", not "drop"');
     expect(start("a", { topP: 3 })).toThrow("topP must be above 0 and at most 1, not 3");
     expect(start("a", { stop: [""] })).toThrow("a stop string must not be empty");
   });

@@ -1,3 +1,5 @@
+import { expect } from "vitest";
+import type { GenerationTokenizer } from "../../src/generate/index.ts";
 import {
   type DecoderConfig,
   decoderConfig,
@@ -54,4 +56,16 @@ export async function greedily(whole: WholeLogits, prompt: readonly number[], co
     ids.push(logits.indexOf(Math.max(...logits)));
   }
   return ids.slice(prompt.length);
+}
+
+/** Tokens 0 to 22 are the letters a to w; 20 (u) ends a text. */
+export const letterTokenizer: GenerationTokenizer = {
+  encode: (text) => Array.from(text, (letter) => letter.charCodeAt(0) - 97),
+  decodeStream: () => ({ push: (id) => String.fromCharCode(97 + id), end: () => "" }),
+  eosId: 20,
+};
+
+export function expectNear(found: Float32Array, expected: Float32Array): void {
+  expect(found.length).toBe(expected.length);
+  for (const [i, v] of expected.entries()) expect(Math.abs(found[i]! - v)).toBeLessThan(1e-3 * (1 + Math.abs(v)));
 }

@@ -168,10 +168,12 @@ describe("the sampler", () => {
     const given = Float32Array.of(2, -2, 1, -1, 0.5);
     const seen = { tokens: new Set([0, 1, 3]), counts: new Map([[3, 2]]) };
     expect([...penalized(given, seen, { repetition: 2, frequency: 0.25 })]).toEqual([1, -4, 1, -2.5, 0.5]);
+    const both = { repetition: 2, frequency: 0.25, presence: 0.5 };
+    expect([...penalized(given, seen, both)]).toEqual([1, -4, 1, -3, 0.5]);
     expect([...given]).toEqual([2, -2, 1, -1, 0.5]);
   });
 
-  it("counts the prompt for repetition and the answer for both penalties", () => {
+  it("counts the prompt for repetition and the answer for the other penalties", () => {
     const given = Float32Array.of(4, 3, 2.5, 1);
     const greedy = (options: SamplingOptions, prompt: number[]): number[] => {
       const sampler = new Sampler(4, { temperature: 0, ...options }, prompt);
@@ -179,6 +181,7 @@ describe("the sampler", () => {
     };
     expect(greedy({ repetitionPenalty: 2 }, [0])).toEqual([1, 2, 0, 0]);
     expect(greedy({ frequencyPenalty: 0.75 }, [0])).toEqual([0, 0, 1, 0]);
+    expect(greedy({ presencePenalty: 1.25 }, [1])).toEqual([0, 1, 0, 0]);
     expect(greedy({ repetitionPenalty: 5, frequencyPenalty: 0.1 }, [])).toEqual([0, 1, 2, 3]);
   });
 

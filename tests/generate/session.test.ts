@@ -1,9 +1,9 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { ContextError, DecoderSession, GenerateError } from "../../src/generate/index.ts";
 import { DisposedError } from "../../src/runtime/index.ts";
 import { Rng } from "../../src/tensor/index.ts";
-import { tinyModel, wholeLogits } from "./models.ts";
+import { expectNear, tinyModel, wholeLogits } from "./models.ts";
 
 const members: Record<string, Record<string, unknown>> = {
   "a Llama": {},
@@ -20,11 +20,6 @@ const members: Record<string, Record<string, unknown>> = {
 };
 
 const randomIds = (count: number, seed: number): number[] => new Rng(seed).integers(count, 23);
-
-function expectNear(found: Float32Array, expected: Float32Array): void {
-  expect(found.length).toBe(expected.length);
-  for (const [i, v] of expected.entries()) expect(Math.abs(found[i]! - v)).toBeLessThan(1e-3 * (1 + Math.abs(v)));
-}
 
 describe.each(Object.keys(members))("%s", (name) => {
   it("reads a text piece by piece as it reads the whole, also after going back", async () => {
@@ -65,6 +60,69 @@ describe("a decoder session", () => {
     for (const id of ids.slice(60, 70)) logits = await session.advance([id]);
     expectNear(logits, await whole(ids.slice(0, 70)));
     expectNear(await session.advance(ids.slice(70)), await whole(ids));
+  });
+
+  it("reads again only what differs, with the same result", async () => {
+    await using session = await open();
+    const whole = await wholeLogits(config, weights);
+    const reading = vi.spyOn(session, "advance");
+    const read = async (ids: number[]): Promise<number> => {
+      reading.mockClear();
+      expectNear(await session.read(ids), await whole(ids));
+      expect(session.ids).toEqual(ids);
+      return reading.mock.calls.reduce((sum, [part]) => sum + part.length, 0);
+    };
+    const ids = randomIds(20, 2);
+    expect(await read(ids)).toBe(20);
+    expect(await read(ids)).toBe(0);
+    expect(await read([...ids, 5, 6])).toBe(2);
+    expect(await read([...ids.slice(0, 12), (ids[12]! + 1) % 23, 7])).toBe(2);
+    expect(await read(ids.slice(0, 12))).toBe(1);
+    session.truncate(11);
+    expect(await read(ids.slice(0, 11))).toBe(1);
+    expect(await read([(ids[0]! + 1) % 23])).toBe(1);
+  });
+
+  it("keeps the common beginning when reading is stopped", async () => {
+    await using session = await open(1);
+    await session.read([1, 2, 3, 4]);
+    await expect(session.read([1, 2, 5, 6], { signal: AbortSignal.abort(new Error("enough")) })).rejects.toThrow(
+      "enough",
+    );
+    expect(session.ids).toEqual([1, 2]);
+  });
+
+  it("slides when asked to: the first tokens and the newest, at new positions", async () => {
+    await using session = await open();
+    const whole = await wholeLogits(config, weights);
+    const ids = randomIds(100, 4);
+    await session.advance(ids.slice(0, 40));
+    const logits = await session.advance(ids.slice(40, 41), { overflow: "slide" });
+    const left = [...ids.slice(0, 4), ...ids.slice(41 - 18, 41)];
+    expect(session.ids).toEqual(left);
+    expectNear(logits, await whole(left));
+    const next = await session.advance(ids.slice(41), { overflow: "slide" });
+    expect(session.ids).toEqual([...ids.slice(0, 4), ...ids.slice(-18)]);
+    expectNear(next, await whole(session.ids));
+    await expect(session.read(ids)).rejects.toThrow(new ContextError("the model takes 40 tokens; 100 are too many"));
+    expectNear(await session.read(ids, { overflow: "slide" }), next);
+  });
+
+  it("keeps an 8-bit cache in a quarter of the memory, and what follows from it changes little", async () => {
+    const wide = tinyModel({ hidden_size: 64, intermediate_size: 96, max_position_embeddings: 200 });
+    await using plain = await DecoderSession.open(wide.config, wide.weights, { chunk: 16, threads: 1 });
+    await using small = await DecoderSession.open(wide.config, wide.weights, { chunk: 16, threads: 1, cache: "int8" });
+    const ids = randomIds(120, 5);
+    const expected = await plain.advance(ids);
+    const rms = (values: Float32Array): number => Math.hypot(...values) / Math.sqrt(values.length);
+    const error = (found: Float32Array): number => rms(found.map((v, i) => v - expected[i]!)) / rms(expected);
+    const found = error(await small.advance(ids));
+    expect(found).toBeGreaterThan(0);
+    expect(found).toBeLessThan(0.03);
+    // Of each head and token 16 bytes and a scale of 4 instead of 64 bytes.
+    expect(small.cacheBytes / plain.cacheBytes).toBeCloseTo(20 / 64, 6);
+    small.truncate(60);
+    expect(error(await small.advance(ids.slice(60)))).toBeLessThan(0.03);
   });
 
   it("refuses more tokens than the model has positions, and keeps its context", async () => {
@@ -125,6 +183,9 @@ describe("a decoder session", () => {
   it("checks its weights and options", async () => {
     const { "model.norm.weight": _norm, ...rest } = weights;
     await expect(DecoderSession.open(config, rest)).rejects.toThrow('the weights lack "model.norm.weight"');
+    await expect(DecoderSession.open(config, weights, { cache: "int4" as never })).rejects.toThrow(
+      'cache must be "f32" or "int8", not "int4"',
+    );
     await expect(open(0)).rejects.toThrow("chunk must be a whole number from 1, not 0");
   });
 });

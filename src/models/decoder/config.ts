@@ -1,9 +1,11 @@
 import type { RotaryScaling } from "../../tensor/index.ts";
+import { ConfigReader, type Json } from "../config-reader.ts";
 import { ModelError } from "../errors.ts";
+import { gpt2Config } from "../gpt2/config.ts";
 
 /**
- * A decoder-only transformer of the Llama family, in plain terms. What sets its members apart are the options; sizes
- * are in elements.
+ * A decoder-only transformer, of the Llama family or GPT-2, in plain terms. What sets its members apart are the options;
+ * sizes are in elements.
  */
 export interface DecoderConfig {
   /** `model_type` of Hugging Face's `config.json`. */
@@ -17,6 +19,12 @@ export interface DecoderConfig {
   readonly ffn: number;
   readonly maxPositions: number;
   readonly normEpsilon: number;
+  /** `layer` subtracts the mean and has biases (GPT-2). */
+  readonly norm: "rms" | "layer";
+  /** `learned` positions are added to the embeddings (GPT-2). */
+  readonly positions: "rotary" | "learned";
+  /** The feed-forward layers multiply by an activated gate; else what they activate is `up` itself (GPT-2). */
+  readonly gated: boolean;
   readonly activation: "silu" | "gelu_tanh";
   /** The output head shares the embedding's matrix. */
   readonly tied: boolean;
@@ -47,79 +55,29 @@ export interface DecoderConfig {
 }
 
 /** Model types that `decoderConfig` understands. */
-export const decoderTypes = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"] as const;
-
-/** Far above every published model; what follows allocates per layer. */
-const MAX_LAYERS = 10_000;
-
-type Json = Readonly<Record<string, unknown>>;
-
-/** Typed access to a `config.json` that may hold anything. */
-class Reader {
-  readonly #json: Json;
-  constructor(json: Json) {
-    this.#json = json;
-  }
-
-  raw(name: string): unknown {
-    return this.#json[name] ?? undefined;
-  }
-
-  number(name: string, fallback?: number): number {
-    const value = this.raw(name) ?? fallback;
-    if (value === undefined) throw new ModelError(`config.json lacks "${name}"`);
-    if (typeof value !== "number" || !Number.isFinite(value))
-      throw new ModelError(`config.json: "${name}" must be a number, not ${JSON.stringify(value)}`);
-    return value;
-  }
-
-  size(name: string, fallback?: number): number {
-    const value = this.number(name, fallback);
-    if (!Number.isSafeInteger(value) || value < 1 || value > 2 ** 31)
-      throw new ModelError(`config.json: "${name}" must be a whole number from 1, not ${value}`);
-    return value;
-  }
-
-  flag(name: string, fallback: boolean): boolean {
-    const value = this.raw(name) ?? fallback;
-    if (typeof value !== "boolean")
-      throw new ModelError(`config.json: "${name}" must be true or false, not ${JSON.stringify(value)}`);
-    return value;
-  }
-
-  text(name: string, fallback: string): string {
-    const value = this.raw(name) ?? fallback;
-    if (typeof value !== "string")
-      throw new ModelError(`config.json: "${name}" must be text, not ${JSON.stringify(value)}`);
-    return value;
-  }
-
-  optional(name: string): number | null {
-    return this.raw(name) === undefined ? null : this.number(name);
-  }
-}
+export const decoderTypes = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2"] as const;
 
 /**
  * The configuration in a Hugging Face `config.json`.
  * @throws ModelError for a type that is not of this family, or an entry that is missing or makes no sense.
  */
 export function decoderConfig(json: Json): DecoderConfig {
-  const read = new Reader(json);
+  const read = new ConfigReader(json);
   const type = read.text("model_type", "");
   if (!(decoderTypes as readonly string[]).includes(type)) {
     throw new ModelError(
       `config.json: the model type "${type}" is not supported as a decoder; supported are ${decoderTypes.join(", ")}`,
     );
   }
+  if (type === "gpt2") return gpt2Config(read);
   const gemma = type.startsWith("gemma");
   const [dim, heads, layers] = [
     read.size("hidden_size"),
     read.size("num_attention_heads"),
-    read.size("num_hidden_layers"),
+    read.layers("num_hidden_layers"),
   ];
   const headDim = read.size("head_dim", gemma || type === "qwen3" ? undefined : dim / heads);
   const kvHeads = read.size("num_key_value_heads", heads);
-  if (layers > MAX_LAYERS) throw new ModelError(`config.json: ${layers} layers are more than any model has`);
   if (heads % kvHeads !== 0)
     throw new ModelError(`config.json: ${heads} attention heads are not a multiple of ${kvHeads} key-value heads`);
   if (headDim % 2 !== 0) throw new ModelError(`config.json: rotary positions need an even head size, not ${headDim}`);
@@ -134,6 +92,9 @@ export function decoderConfig(json: Json): DecoderConfig {
     ffn: read.size("intermediate_size"),
     maxPositions: read.size("max_position_embeddings", 2048),
     normEpsilon: read.number("rms_norm_eps", 1e-6),
+    norm: "rms",
+    positions: "rotary",
+    gated: true,
     activation: activationOf(read.text("hidden_activation", read.text("hidden_act", "silu"))),
     tied: read.flag("tie_word_embeddings", gemma),
     ropeBase: read.number("rope_theta", ropeParameter(read, "rope_theta") ?? (type === "gemma3_text" ? 1e6 : 10_000)),
@@ -165,18 +126,18 @@ function activationOf(name: string): DecoderConfig["activation"] {
 }
 
 /** Newer files keep rotary settings in a record of their own. */
-function ropeParameter(read: Reader, name: string): number | undefined {
+function ropeParameter(read: ConfigReader, name: string): number | undefined {
   const record = read.raw("rope_parameters");
   const value = record !== null && typeof record === "object" ? (record as Json)[name] : undefined;
   return typeof value === "number" ? value : undefined;
 }
 
-function ropeScaling(read: Reader): RotaryScaling | null {
+function ropeScaling(read: ConfigReader): RotaryScaling | null {
   const record = read.raw("rope_scaling") ?? read.raw("rope_parameters");
   if (record === undefined) return null;
   if (typeof record !== "object" || record === null)
     throw new ModelError(`config.json: "rope_scaling" must be a record, not ${JSON.stringify(record)}`);
-  const inner = new Reader(record as Json);
+  const inner = new ConfigReader(record as Json);
   const type = inner.text("rope_type", inner.text("type", "default"));
   if (type === "default") return null;
   if (type === "linear") return { type, factor: inner.number("factor") };
@@ -189,10 +150,26 @@ function ropeScaling(read: Reader): RotaryScaling | null {
       originalPositions: inner.number("original_max_position_embeddings"),
     };
   }
-  throw new ModelError(`config.json: the rotary scaling "${type}" is not supported; supported are linear and llama3`);
+  if (type === "longrope") return { type: "factors", factors: constantFactors(inner) };
+  throw new ModelError(
+    `config.json: the rotary scaling "${type}" is not supported; supported are linear, llama3 and longrope`,
+  );
 }
 
-function windows(read: Reader, type: string, layers: number): (number | null)[] {
+/** The factors of a "longrope" that are the same for short and for long texts, and scale nothing else. */
+function constantFactors(read: ConfigReader): readonly number[] {
+  const [short, long] = [read.raw("short_factor"), read.raw("long_factor")];
+  const isFactor = (value: unknown): value is number => typeof value === "number" && value > 0 && value < Infinity;
+  if (!Array.isArray(short) || !short.every(isFactor))
+    throw new ModelError('config.json: "short_factor" must be a list of positive numbers');
+  if (JSON.stringify(short) !== JSON.stringify(long) || read.number("attention_factor") !== 1)
+    throw new ModelError(
+      'config.json: the rotary scaling "longrope" is supported where short_factor equals long_factor and attention_factor is 1',
+    );
+  return short;
+}
+
+function windows(read: ConfigReader, type: string, layers: number): (number | null)[] {
   const size = read.optional("sliding_window");
   const all = (value: (layer: number) => number | null): (number | null)[] =>
     Array.from({ length: layers }, (_, i) => value(i));

@@ -3,9 +3,12 @@ import {
   type AttentionOptions,
   add,
   asTensor,
+  cast,
   concat,
-  type Dim,
   gelu,
+  ints,
+  iota,
+  layerNorm,
   mul,
   op,
   type RotaryTable,
@@ -19,6 +22,7 @@ import {
   tanh,
   transpose,
 } from "../../tensor/index.ts";
+import { ModelError } from "../errors.ts";
 import type { DecoderConfig } from "./config.ts";
 import { WeightBag, type Weights } from "./weights.ts";
 
@@ -39,6 +43,19 @@ export interface CachedContext {
   readonly windowMask?: Tensor;
 }
 
+type ScoreOptions = Pick<AttentionOptions, "scale" | "softcap">;
+
+/** A forward pass whose caller says how attention is carried out, for cached context that lies in other ways. */
+export interface AttendedContext {
+  /** `i64 [batch, seq]`: position of each new token. */
+  readonly positions: Tensor;
+  /**
+   * Attention of a layer's new tokens to cached ones and themselves: from queries `[batch, seq, heads * headDim]`, keys
+   * and values `[batch, seq, kvHeads * headDim]` to `[batch, seq, heads * headDim]`.
+   */
+  attend(layer: number, q: Tensor, k: Tensor, v: Tensor, options: ScoreOptions): Tensor;
+}
+
 export interface DecoderOutput {
   /** Behind the last norm, `[batch, seq, dim]`. */
   readonly hidden: Tensor;
@@ -47,22 +64,71 @@ export interface DecoderOutput {
 }
 
 /**
- * The forward pass of a Llama-family decoder over `ids i64 [batch, seq]`, causal; with `context`, behind cached tokens.
- * Points: `model.embed`, and for each layer `model.layers.N.attn.in`, `.q`, `.k`, `.v`, `.attn.out`, `.mlp.in`, `.mlp.act`
- * (the input of the down projection), `.mlp.out`, and `.out` (the residual stream behind the layer); then `model.norm`.
+ * The forward pass of a decoder over `ids i64 [batch, seq]`, causal; with `context`, behind cached tokens.
+ * Points: `model.embed`, and for each layer `model.layers.N.attn.in`, `.q`, `.k`, `.v`, `.attn.mix` (the input of the
+ * output projection), `.attn.out`, `.mlp.in`, `.mlp.act` (the input of the down projection), `.mlp.out`, and `.out` (the
+ * residual stream behind the layer); then `model.norm`.
  */
-export function decode(config: DecoderConfig, weights: Weights, ids: Tensor, context?: CachedContext): DecoderOutput {
+export function decode(
+  config: DecoderConfig,
+  weights: Weights,
+  ids: Tensor,
+  context?: CachedContext | AttendedContext,
+): DecoderOutput {
   const bag = new WeightBag(weights);
-  let hidden = bag.matrix("model.embed_tokens.weight").rows(ids);
-  if (config.embeddingScale !== 1) hidden = mul(hidden, config.embeddingScale);
-  hidden = at("model.embed", hidden);
+  let hidden = embedTokens(config, weights, ids, context?.positions);
   const rows: LayerCache[] = [];
   for (let i = 0; i < config.layers; i++) {
     const layer = new Layer(config, bag, i, context);
     hidden = layer.forward(hidden);
     rows.push(layer.rows!);
   }
-  return { hidden: at("model.norm", normed(config, bag, "model.norm.weight", hidden)), rows };
+  return { hidden: finalNorm(config, weights, hidden), rows };
+}
+
+/**
+ * The embeddings `[batch, seq, dim]` of `ids i64 [batch, seq]`, as the first layer sees them.
+ * @param positions `i64`, of the same shape, for models whose positions are embedded; 0, 1, ... by default
+ */
+export function embedTokens(config: DecoderConfig, weights: Weights, ids: Tensor, positions?: Tensor): Tensor {
+  const bag = new WeightBag(weights);
+  const rows = bag.matrix("model.embed_tokens.weight").rows(ids);
+  if (config.positions === "learned") {
+    const places = bag.matrix("model.embed_positions.weight").rows(positions ?? iota(ids.shape[1]!, [ids]));
+    return at("model.embed", add(rows, cast(places, rows.dtype)));
+  }
+  return at("model.embed", config.embeddingScale === 1 ? rows : mul(rows, config.embeddingScale));
+}
+
+/**
+ * One layer alone, over the residual stream `hidden [batch, seq, dim]` before it: the stream behind it. Of `weights`
+ * only those of the layer are looked at.
+ */
+export function decoderBlock(config: DecoderConfig, weights: Weights, index: number, hidden: Tensor): Tensor {
+  return new Layer(config, new WeightBag(weights), index, undefined).forward(hidden);
+}
+
+/** The residual stream behind the last layer, through the norm that comes before the head. */
+export function finalNorm(config: DecoderConfig, weights: Weights, hidden: Tensor): Tensor {
+  return at("model.norm", normed(config, new WeightBag(weights), "model.norm", hidden));
+}
+
+const inputs: Readonly<Record<string, string>> = {
+  "self_attn.q_proj": "attn.in",
+  "self_attn.k_proj": "attn.in",
+  "self_attn.v_proj": "attn.in",
+  "self_attn.o_proj": "attn.mix",
+  "mlp.gate_proj": "mlp.in",
+  "mlp.up_proj": "mlp.in",
+  "mlp.down_proj": "mlp.act",
+};
+
+/** The point whose tensor a matrix of a layer multiplies: `model.layers.N.mlp.act` for `model.layers.N.mlp.down_proj.weight`. */
+export function matrixInput(name: string): string {
+  const [, layer, matrix] = /^(model\.layers\.\d+)\.(.+)\.weight$/.exec(name) ?? [];
+  const point = matrix === undefined ? undefined : inputs[matrix];
+  if (point === undefined) throw new ModelError(`"${name}" is no matrix of a decoder's layer`);
+  return `${layer}.${point}`;
 }
 
 /** Logits `[..., vocab]` of hidden states `[..., dim]`. */
@@ -79,7 +145,8 @@ export function decoderLogits(config: DecoderConfig, weights: Weights, ids: Tens
 const capped = (x: Tensor, cap: number | null): Tensor => (cap === null ? x : mul(tanh(mul(x, 1 / cap)), cap));
 
 function normed(config: DecoderConfig, bag: WeightBag, name: string, x: Tensor): Tensor {
-  const gain = bag.vector(name);
+  const gain = bag.vector(`${name}.weight`);
+  if (config.norm === "layer") return layerNorm(x, gain, bag.vector(`${name}.bias`), { epsilon: config.normEpsilon });
   return rmsNorm(x, config.normPlusOne ? add(gain, 1) : gain, { epsilon: config.normEpsilon });
 }
 
@@ -88,10 +155,15 @@ class Layer {
   readonly #bag: WeightBag;
   readonly #name: string;
   readonly #index: number;
-  readonly #context: CachedContext | undefined;
+  readonly #context: CachedContext | AttendedContext | undefined;
   rows: LayerCache | undefined;
 
-  constructor(config: DecoderConfig, bag: WeightBag, index: number, context: CachedContext | undefined) {
+  constructor(
+    config: DecoderConfig,
+    bag: WeightBag,
+    index: number,
+    context: CachedContext | AttendedContext | undefined,
+  ) {
     this.#config = config;
     this.#bag = bag;
     this.#index = index;
@@ -116,16 +188,16 @@ class Layer {
   }
 
   #norm(name: string, x: Tensor): Tensor {
-    return normed(this.#config, this.#bag, `${this.#name}.${name}.weight`, x);
+    return normed(this.#config, this.#bag, `${this.#name}.${name}`, x);
   }
 
   #feedForward(x: Tensor): Tensor {
-    const { activation, ffnBias } = this.#config;
+    const { activation, ffnBias, gated } = this.#config;
     const project = (name: string, input: Tensor): Tensor =>
       this.#bag.apply(`${this.#name}.mlp.${name}_proj`, input, ffnBias);
-    const gate = project("gate", x);
+    const gate = project(gated ? "gate" : "up", x);
     const opened = activation === "silu" ? silu(gate) : gelu(gate, { approximate: "tanh" });
-    return project("down", this.#point("mlp.act", mul(opened, project("up", x))));
+    return project("down", this.#point("mlp.act", gated ? mul(opened, project("up", x)) : opened));
   }
 
   #attention(x: Tensor): Tensor {
@@ -134,12 +206,17 @@ class Layer {
     const k = this.#point("k", this.#rotated(this.#projected("k", x, kvHeads), kvHeads));
     const v = this.#point("v", this.#projected("v", x, kvHeads));
     this.rows = { keys: k, values: v };
-    const mixed = this.#context ? this.#overCache(q, k, v, this.#context) : this.#causal(q, k, v);
-    return this.#bag.apply(
-      `${this.#name}.self_attn.o_proj`,
-      reshape(mixed, [...x.shape.slice(0, 2), heads * headDim], [x]),
-      outputBias,
-    );
+    const mixed = this.#mixed(q, k, v);
+    const joined = reshape(mixed, [...x.shape.slice(0, 2), heads * headDim], [x]);
+    return this.#bag.apply(`${this.#name}.self_attn.o_proj`, this.#point("attn.mix", joined), outputBias);
+  }
+
+  #mixed(q: Tensor, k: Tensor, v: Tensor): Tensor {
+    const context = this.#context;
+    if (!context) return this.#causal(q, k, v);
+    return "attend" in context
+      ? context.attend(this.#index, q, k, v, this.#options())
+      : this.#overCache(q, k, v, context);
   }
 
   /** Queries, keys or values `[batch, seq, heads * headDim]`, queries and keys with their norm where the model has one. */
@@ -147,13 +224,14 @@ class Layer {
     const { qkvBias, qkNorm, headDim } = this.#config;
     const y = this.#bag.apply(`${this.#name}.self_attn.${name}_proj`, x, qkvBias);
     if (!qkNorm || name === "v") return y;
-    const [batch, seq] = x.shape as [Dim, Dim];
-    const perHead = reshape(y, [batch, seq, heads, headDim], [x]);
-    return reshape(this.#norm(`self_attn.${name}_norm`, perHead), [batch, seq, heads * headDim], [x]);
+    // Zeros keep a dimension: one that has a name need not be looked up at run time.
+    const perHead = op("Reshape", [y, ints([0, 0, heads, headDim])]);
+    return op("Reshape", [this.#norm(`self_attn.${name}_norm`, perHead), ints([0, 0, heads * headDim])]);
   }
 
   #rotated(x: Tensor, heads: number): Tensor {
-    const { maxPositions, headDim, ropeBase, localRopeBase, ropeScaling, window } = this.#config;
+    const { positions, maxPositions, headDim, ropeBase, localRopeBase, ropeScaling, window } = this.#config;
+    if (positions === "learned") return x;
     const local = window[this.#index] !== null;
     const seq = x.shape[1]!;
     const length = this.#context || typeof seq !== "number" ? maxPositions : seq;
@@ -166,7 +244,7 @@ class Layer {
     return rotary(x, cos, sin, { heads, ...(this.#context && { positions: this.#context.positions }) });
   }
 
-  #options(): AttentionOptions {
+  #options(): ScoreOptions {
     const { attentionScale, attentionCap } = this.#config;
     return { scale: attentionScale, ...(attentionCap !== null && { softcap: attentionCap }) };
   }

@@ -20,11 +20,16 @@ export type Weights = Readonly<Record<string, Weight | Leaf>>;
 export function decoderShapes(config: DecoderConfig): Map<string, readonly number[]> {
   const { dim, ffn, heads, kvHeads, headDim } = config;
   const shapes = new Map<string, readonly number[]>([["model.embed_tokens.weight", [config.vocab, dim]]]);
+  if (config.positions === "learned") shapes.set("model.embed_positions.weight", [config.maxPositions, dim]);
+  const norm = (name: string): void => {
+    shapes.set(`${name}.weight`, [dim]);
+    if (config.norm === "layer") shapes.set(`${name}.bias`, [dim]);
+  };
   for (let i = 0; i < config.layers; i++) {
     const put = (name: string, ...shape: number[]): void => {
       shapes.set(`model.layers.${i}.${name}`, shape);
     };
-    put("input_layernorm.weight", dim);
+    norm(`model.layers.${i}.input_layernorm`);
     for (const [name, out] of [
       ["q", heads * headDim],
       ["k", kvHeads * headDim],
@@ -36,10 +41,10 @@ export function decoderShapes(config: DecoderConfig): Map<string, readonly numbe
     if (config.qkNorm) for (const name of ["q", "k"]) put(`self_attn.${name}_norm.weight`, headDim);
     put("self_attn.o_proj.weight", dim, heads * headDim);
     if (config.outputBias) put("self_attn.o_proj.bias", dim);
-    put("post_attention_layernorm.weight", dim);
+    norm(`model.layers.${i}.post_attention_layernorm`);
     if (config.postNorms) for (const name of ["pre", "post"]) put(`${name}_feedforward_layernorm.weight`, dim);
     for (const [name, out, width] of [
-      ["gate", ffn, dim],
+      ...(config.gated ? ([["gate", ffn, dim]] as const) : []),
       ["up", ffn, dim],
       ["down", dim, ffn],
     ] as const) {
@@ -47,7 +52,7 @@ export function decoderShapes(config: DecoderConfig): Map<string, readonly numbe
       if (config.ffnBias) put(`mlp.${name}_proj.bias`, out);
     }
   }
-  shapes.set("model.norm.weight", [dim]);
+  norm("model.norm");
   if (!config.tied) shapes.set("lm_head.weight", [config.vocab, dim]);
   return shapes;
 }

@@ -139,6 +139,23 @@ defineOp({
   expand: (inputs, attrs, outputCount) => expandRows(inputs, attrs, false).slice(0, outputCount),
 });
 
+/** An addition and the RMS norm of its sum. Outputs: the norm, two that the CPU leaves empty, and the sum. */
+defineOp({
+  name: "com.microsoft.SkipSimplifiedLayerNormalization",
+  attrs: { epsilon: "float" },
+  arity: [3, 3],
+  infer: ({ input }) => {
+    const sum = add(input(0), input(1));
+    const [y, inverse] = applyOp("SimplifiedLayerNormalization", [sum, input(2)], {}, 2);
+    return [y!, inverse!, inverse!, sum];
+  },
+  expand: ([x, skip, scale], attrs) => {
+    const sum = add(x!, skip!);
+    const [y, inverse] = expandRows([sum, scale!], attrs, false);
+    return [y!, inverse!, inverse!, sum];
+  },
+});
+
 export interface NormOptions {
   /** Added to the variance (or mean square) before its root is taken; default 1e-5. */
   epsilon?: number;

@@ -1,0 +1,105 @@
+import { ArgumentError } from "../tensor/index.ts";
+import { KeyValueCache } from "./cache.ts";
+import { ContextError, GenerateError } from "./errors.ts";
+import type { DecoderProgram } from "./program.ts";
+import { checkTokens } from "./tokens.ts";
+
+/** The context of a session: the first `length` rows of the first text of its cache. */
+interface Context {
+  readonly cache: KeyValueCache;
+  readonly length: number;
+}
+
+/**
+ * Several texts, of whatever lengths, that are decoded together: one run of the program gives each of them its next
+ * token's logits. Texts come from the session (`DecoderSession.batch`), which reads prompts, as often as wanted each,
+ * and have a cache of their own from then on.
+ */
+export class DecoderBatch {
+  readonly #program: DecoderProgram;
+  readonly #source: () => Context;
+  readonly #cache: KeyValueCache;
+  readonly #lengths: number[] = [];
+  #busy = false;
+
+  /** Made by `DecoderSession.batch`. */
+  constructor(program: DecoderProgram, source: () => Context) {
+    this.#program = program;
+    this.#source = source;
+    this.#cache = new KeyValueCache(program.config, program.format);
+  }
+
+  /** Tokens in the context of each text. */
+  get lengths(): readonly number[] {
+    return this.#lengths;
+  }
+
+  /** Memory of the cached keys and values, in bytes. */
+  get cacheBytes(): number {
+    return this.#cache.bytes;
+  }
+
+  /** Adds a text, behind the others: what the session has read by now. @throws GenerateError while it is reading */
+  add(): void {
+    this.#checkIdle();
+    const { cache, length } = this.#source();
+    const text = this.#lengths.length;
+    this.#reserve(text + 1, length);
+    this.#cache.copy(cache, 0, text, length);
+    this.#lengths.push(length);
+  }
+
+  /** Takes a text out; the last one takes its place. @throws ArgumentError when there is none */
+  remove(text: number): void {
+    this.#checkIdle();
+    const last = this.#lengths.length - 1;
+    if (!Number.isInteger(text) || text < 0 || text > last)
+      throw new ArgumentError(`the batch has ${last + 1} texts and none with the number ${text}`);
+    const length = this.#lengths.pop()!;
+    if (text === last) return;
+    this.#cache.copy(this.#cache, last, text, length);
+    this.#lengths[text] = length;
+  }
+
+  /**
+   * Reads one further token of each text.
+   * @returns logits `[vocab]` of the token that follows, by text
+   * @throws ArgumentError for another number of tokens than of texts, or ids outside of the vocabulary; ContextError
+   *   where a text has as many tokens as the model takes; GenerateError while another call is under way
+   */
+  async advance(tokens: readonly number[]): Promise<Float32Array[]> {
+    const { vocab, maxPositions } = this.#program.config;
+    const texts = this.#lengths.length;
+    if (texts === 0 || tokens.length !== texts)
+      throw new ArgumentError(`the batch has ${texts} texts and cannot read ${tokens.length} tokens`);
+    checkTokens(tokens, vocab);
+    const full = this.#lengths.findIndex((length) => length >= maxPositions);
+    if (full >= 0)
+      throw new ContextError(`the model takes ${maxPositions} tokens, and text ${full} has as many; remove it`);
+    this.#checkIdle();
+    this.#reserve(texts, Math.max(...this.#lengths) + 1);
+    this.#busy = true;
+    try {
+      const logits = await this.#program.run(
+        this.#cache,
+        this.#lengths,
+        tokens.map((token) => [token]),
+      );
+      for (let i = 0; i < texts; i++) this.#lengths[i]!++;
+      return logits;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  #checkIdle(): void {
+    if (this.#busy) throw new GenerateError("the batch is still reading tokens; await that first");
+  }
+
+  /** Makes room, with an eighth to spare: programs read all rows of a batch that there is room for. */
+  #reserve(texts: number, rows: number): void {
+    if (texts > this.#cache.texts) this.#cache.reserve(Math.max(texts, 2 * this.#cache.texts), rows);
+    if (rows > this.#cache.capacity)
+      this.#cache.reserve(texts, Math.min(this.#program.config.maxPositions, 32 * Math.ceil((rows * 9) / 8 / 32)));
+  }
+}
