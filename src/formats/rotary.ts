@@ -10,7 +10,10 @@ import type { LlamaConfig } from "./llama-config.ts";
  */
 
 /** Heads whose rows are ordered for rotary embeddings in the tensor with Hugging Face's `name`; 0 for other tensors. */
-export function rotaryHeads(name: string, config: LlamaConfig): number {
+export function rotaryHeads(
+  name: string,
+  config: Pick<LlamaConfig, "num_attention_heads" | "num_key_value_heads">,
+): number {
   if (name.includes(".q_proj.")) return config.num_attention_heads;
   return name.includes(".k_proj.") ? config.num_key_value_heads : 0;
 }

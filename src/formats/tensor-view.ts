@@ -1,13 +1,22 @@
 import type { TypedArray } from "../tensor/dtype.ts";
 import { HostTensor } from "../tensor/host.ts";
-import { findTensor, type RowRange, selectRows, type TensorFile, type TensorInfo } from "./tensor-file.ts";
+import {
+  elementCount,
+  findTensor,
+  type RowRange,
+  selectRows,
+  type TensorFile,
+  type TensorInfo,
+} from "./tensor-file.ts";
 
 /** A tensor of another file under a name of its own. */
 export interface ViewedTensor {
   /** What the file calls it. */
   readonly from: string;
-  /** Applied to the whole tensor; its shape and element type stay. */
+  /** Applied to the whole tensor; its element type stays. */
   readonly convert?: (tensor: HostTensor) => HostTensor;
+  /** Shape of what `convert` gives, where it is another. */
+  readonly shape?: readonly number[];
 }
 
 /** A tensor file seen with other names, and some tensors converted as they are read. Closing it closes the file. */
@@ -21,7 +30,11 @@ export class TensorView implements TensorFile {
   constructor(file: TensorFile, views: ReadonlyMap<string, ViewedTensor>) {
     this.name = file.name;
     this.tensors = new Map(
-      Array.from(views, ([name, { from }]) => [name, { ...findTensor(file.name, file.tensors, from), name }]),
+      Array.from(views, ([name, { from, shape }]) => {
+        const info = findTensor(file.name, file.tensors, from);
+        const share = shape ? elementCount(shape) / elementCount(info.shape) : 1;
+        return [name, { ...info, name, shape: shape ?? info.shape, bytes: info.bytes * share }];
+      }),
     );
     this.#file = file;
     this.#views = views;

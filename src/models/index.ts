@@ -3,4 +3,7 @@ export * from "./decoder/config.ts";
 export * from "./decoder/decoder.ts";
 export * from "./decoder/weights.ts";
 export * from "./errors.ts";
+export * from "./gguf/read.ts";
+export * from "./gguf/write.ts";
 export * from "./load.ts";
+export * from "./onnx-export.ts";

@@ -7,7 +7,6 @@ import { explained } from "../formats/files.node.ts";
 import { statOf } from "../formats/hub-cache.node.ts";
 import {
   type GgufFile,
-  llamaFromGguf,
   openLlama2c,
   pendingTensors,
   readLlama2cPieces,
@@ -34,7 +33,9 @@ import {
 import { decoderConfig } from "./decoder/config.ts";
 import { checkWeights, type Weights } from "./decoder/weights.ts";
 import { ModelError } from "./errors.ts";
-import { denseTensors, type LoadedDecoder, type LoadOptions, loadDecoder } from "./load.ts";
+import { decoderFromGguf } from "./gguf/read.ts";
+import { gpt2Stored } from "./gpt2/tensors.ts";
+import { decoderTensors, denseTensors, type LoadedDecoder, type LoadOptions, loadDecoder } from "./load.ts";
 
 export interface OpenOptions extends LoadOptions {
   /** For names on the hub: revision, files, cache, progress. */
@@ -49,7 +50,7 @@ export interface OpenModel extends LoadedDecoder, AsyncDisposable {
   readonly tokenizer: Tokenizer | null;
   /** Path of the folder or file. */
   readonly source: string;
-  /** The tensors as stored, under Hugging Face's names, readable until the model is closed. */
+  /** The tensors as stored, under the names of `weights`, readable until the model is closed. */
   readonly tensors: TensorFile;
   /** Closes the files; what is in memory stays usable. */
   close(): Promise<void>;
@@ -60,15 +61,16 @@ type Unread = Pick<OpenModel, "json" | "tokenizer" | "tensors">;
 
 /**
  * Opens a model from wherever it lies: a folder as Hugging Face lays it out (or with a single GGUF file in it), a
- * name on the hub (`owner/name`, `owner/name@revision`), a `.gguf` file of a Llama, or a checkpoint of llama2.c
+ * name on the hub (`owner/name`, `owner/name@revision`), a `.gguf` file, or a checkpoint of llama2.c
  * (`.bin`) with its `tok<vocabulary>.bin` or `tokenizer.bin` beside it.
  * @throws ModelError for an architecture that is not supported, weights that disagree with the configuration, or a
  *   place that holds no model; FileError, HubError, FormatError, LimitError from reading it
  */
 export async function openModel(model: string, { hub, ...load }: OpenOptions = {}): Promise<OpenModel> {
   const source = await locate(model, hub);
-  const { json, tokenizer, tensors } = await openUnread(source);
-  return await closeOnError(tensors, async () => {
+  const { json, tokenizer, tensors: stored } = await openUnread(source);
+  return await closeOnError(stored, async () => {
+    const tensors = decoderTensors(json, stored);
     const close = (): Promise<void> => tensors.close();
     return {
       ...(await loadDecoder(json, tensors, load)),
@@ -135,8 +137,7 @@ function noModel(path: string, names: readonly string[]): ModelError {
 async function openGgufModel(path: string): Promise<Unread> {
   const file = await openGguf(path);
   return await closeOnError(file, async () => {
-    const { config, tensors } = llamaFromGguf(file);
-    return { json: { ...config }, tokenizer: ggufTokenizer(file), tensors };
+    return { ...(await decoderFromGguf(file)), tokenizer: ggufTokenizer(file) };
   });
 }
 
@@ -190,11 +191,12 @@ export interface SavedModel {
  */
 export async function saveModel(folder: string, { json, weights, tokenizer }: SavedModel): Promise<void> {
   checkWeights(decoderConfig(json), weights);
-  const tensors = denseTensors(weights);
+  const dense = denseTensors(weights);
+  const tensors = json["model_type"] === "gpt2" ? gpt2Stored(dense) : dense;
   await explained("make", folder, mkdir(folder, { recursive: true }));
   // Other libraries refuse files that do not name the framework whose conventions they follow.
   await saveSafetensorsFolder(folder, pendingTensors(tensors), { metadata: new Map([["format", "pt"]]) });
-  const { dtype } = tensors.get("model.embed_tokens.weight")!;
+  const { dtype } = dense.get("model.embed_tokens.weight")!;
   await writeModelFiles(folder, {
     ...(tokenizer && tokenizerContents(tokenizer.files)),
     "config.json": { ...json, ["dtype" in json ? "dtype" : "torch_dtype"]: torchNames[dtype] ?? dtype },
@@ -209,7 +211,8 @@ const torchNames: Readonly<Record<string, string>> = {
   bf16: "bfloat16",
 };
 
-function tokenizerContents({
+/** The files of a tokenizer as parsed JSON, by name. */
+export function tokenizerContents({
   tokenizerJson,
   tokenizerConfig,
   chatTemplate,

@@ -6,6 +6,7 @@ import { type HostTensor, input, isFloat, isHostTensor } from "../tensor/index.t
 import { type DecoderConfig, decoderConfig } from "./decoder/config.ts";
 import { checkWeights, type Weights } from "./decoder/weights.ts";
 import { ModelError } from "./errors.ts";
+import { gpt2Tensors } from "./gpt2/tensors.ts";
 
 export interface LoadOptions {
   /**
@@ -25,15 +26,16 @@ export interface LoadedDecoder {
  * Reads a decoder's weights, one tensor after the other so that little more than the result is ever in memory. That
  * file and configuration belong together is checked before the first number is read.
  * @param json the content of a `config.json`
- * @param file tensors under Hugging Face's names; it stays open
+ * @param stored tensors under Hugging Face's names; it stays open
  * @throws ModelError for an architecture that is not supported, or naming the tensor in which configuration and file
  *   disagree, with both shapes; FormatError, FileError while reading
  */
 export async function loadDecoder(
   json: JsonObject,
-  file: TensorFile,
+  stored: TensorFile,
   { dtype = "f32" }: LoadOptions = {},
 ): Promise<LoadedDecoder> {
+  const file = decoderTensors(json, stored);
   checkPlain(json, file);
   checkLayers(json, file);
   const config = decoderConfig(json);
@@ -44,11 +46,16 @@ export async function loadDecoder(
   );
   const weights: Record<string, Dense | HostTensor> = {};
   for (const name of infos.keys()) {
-    const stored = await file.read(name);
-    const tensor = dtype === "f32" ? stored.cast("f32") : stored;
+    const values = await file.read(name);
+    const tensor = dtype === "f32" ? values.cast("f32") : values;
     weights[name] = tensor.shape.length === 2 ? new Dense(tensor) : tensor;
   }
   return { config, weights };
+}
+
+/** The tensors of a file under the names that a decoder's weights have in memory; only GPT-2's differ. */
+export function decoderTensors({ model_type: type }: JsonObject, file: TensorFile): TensorFile {
+  return type === "gpt2" ? gpt2Tensors(file) : file;
 }
 
 /** Weights that another program quantized lie in tensors of its own making. */
@@ -61,7 +68,8 @@ function checkPlain({ quantization_config: quantization }: JsonObject, file: Ten
 }
 
 /** A damaged count of layers would otherwise fill the memory before a tensor is missed. */
-function checkLayers({ num_hidden_layers: layers }: JsonObject, file: TensorFile): void {
+function checkLayers(json: JsonObject, file: TensorFile): void {
+  const layers = json["num_hidden_layers"] ?? json["n_layer"];
   if (typeof layers === "number" && layers > file.tensors.size) {
     throw new ModelError(
       `${file.name}: the configuration asks for ${layers} layers, but there are only ${file.tensors.size} tensors`,

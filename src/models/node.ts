@@ -1,3 +1,4 @@
 /** Models on disk and on the hub. */
 export * from "./embedded.node.ts";
-export * from "./load.node.ts";
+export { type OpenModel, type OpenOptions, openModel, type SavedModel, saveModel } from "./load.node.ts";
+export * from "./onnx-export.node.ts";

@@ -40,6 +40,10 @@ const members: Record<string, Record<string, unknown>> = {
     },
   },
   "llama with linear scaling": { model_type: "llama", rope_scaling: { type: "linear", factor: 2 } },
+  "llama with factors": {
+    model_type: "llama",
+    rope_scaling: { rope_type: "longrope", short_factor: [1, 2.5], long_factor: [1, 2.5], attention_factor: 1 },
+  },
   mistral: { model_type: "mistral", sliding_window: 4 },
   qwen2: { model_type: "qwen2" },
   qwen3: { model_type: "qwen3", head_dim: 8, tie_word_embeddings: true },
@@ -60,6 +64,7 @@ const members: Record<string, Record<string, unknown>> = {
     sliding_window_pattern: 2,
     hidden_activation: "gelu_pytorch_tanh",
   },
+  gpt2: { model_type: "gpt2", n_embd: 16, n_inner: 24, n_layer: 2, n_head: 4, n_positions: 64 },
 };
 
 /** Weights large enough that every part matters, gains and biases included. */
@@ -205,7 +210,7 @@ describe("decoder", () => {
       [spec("i64", [1, 3])],
     );
     const layer = (i: number) =>
-      ["attn.in", "q", "k", "v", "attn.out", "mlp.in", "mlp.act", "mlp.out", "out"].map(
+      ["attn.in", "q", "k", "v", "attn.mix", "attn.out", "mlp.in", "mlp.act", "mlp.out", "out"].map(
         (p) => `model.layers.${i}.${p}`,
       );
     expect(names).toEqual(["model.embed", ...layer(0), ...layer(1), "model.norm"]);
@@ -231,7 +236,7 @@ describe("decoder", () => {
   it.each([
     [
       { model_type: "mamba" },
-      'config.json: the model type "mamba" is not supported as a decoder; supported are llama, mistral, qwen2, qwen3, gemma2, gemma3_text',
+      'config.json: the model type "mamba" is not supported as a decoder; supported are llama, mistral, qwen2, qwen3, gemma2, gemma3_text, gpt2',
     ],
     [{ model_type: "llama", hidden_size: undefined }, 'config.json lacks "hidden_size"'],
     [{ model_type: "llama", hidden_size: -1 }, 'config.json: "hidden_size" must be a whole number from 1, not -1'],
@@ -251,7 +256,27 @@ describe("decoder", () => {
     ],
     [
       { model_type: "llama", rope_scaling: { rope_type: "yarn" } },
-      'config.json: the rotary scaling "yarn" is not supported; supported are linear and llama3',
+      'config.json: the rotary scaling "yarn" is not supported; supported are linear, llama3 and longrope',
+    ],
+    [
+      { model_type: "llama", rope_scaling: { rope_type: "longrope", short_factor: [1, 0], long_factor: [1, 0] } },
+      'config.json: "short_factor" must be a list of positive numbers',
+    ],
+    [
+      {
+        model_type: "llama",
+        rope_scaling: { rope_type: "longrope", short_factor: [1, 1], long_factor: [1, 2], attention_factor: 1 },
+      },
+      'config.json: the rotary scaling "longrope" is supported where short_factor equals long_factor and attention_factor is 1',
+    ],
+    [{ model_type: "gpt2", n_embd: 16, n_layer: 2 }, 'config.json lacks "n_head"'],
+    [
+      { model_type: "gpt2", n_embd: 16, n_layer: 2, n_head: 3 },
+      "config.json: a width of 16 is not a multiple of 3 heads",
+    ],
+    [
+      { model_type: "gpt2", n_embd: 16, n_layer: 2, n_head: 4, activation_function: "relu" },
+      'config.json: a GPT-2 is supported with "activation_function" "gelu_new", not "relu"',
     ],
     [{ model_type: "llama", rms_norm_eps: "small" }, 'config.json: "rms_norm_eps" must be a number, not "small"'],
   ])("refuses a configuration that makes no sense (%#)", (change, message) => {

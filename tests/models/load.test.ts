@@ -8,7 +8,6 @@ import {
   ggufTypes,
   type Llama2cPiece,
   type LlamaConfig,
-  llamaToGguf,
   pendingTensors,
   type TensorFile,
   Tokenizer,
@@ -19,6 +18,8 @@ import { joinRotaryPairs } from "../../src/formats/rotary.ts";
 import {
   decoderConfig,
   decoderLogits,
+  decoderShapes,
+  decoderToGguf,
   denseTensors,
   initDecoder,
   type LoadedDecoder,
@@ -88,6 +89,40 @@ describe("a folder of Hugging Face's", () => {
     expect([...denseTensors(model.weights)]).toEqual(expect.arrayContaining([...denseTensors(saved.weights)]));
     expect(await logitsOf(model)).toEqual(await logitsOf({ config: model.config, weights: saved.weights }));
     expect(model.tokenizer).toBeNull();
+  });
+
+  it("of GPT-2 has names and shapes of its own, as old files do without a prefix and with masks", async () => {
+    const json = { model_type: "gpt2", vocab_size: 23, n_embd: 16, n_layer: 2, n_head: 4, n_positions: 16 };
+    const config = decoderConfig(json);
+    const weights = Object.fromEntries(
+      Array.from(decoderShapes(config), ([name, shape]) => [name, new Rng(2).fork(name).normalTensor(shape)]),
+    );
+    await saveModel(folder, { json, weights });
+    const stored = await openSafetensors(join(folder, "model.safetensors"));
+    const old = new Map<string, HostTensor>([["h.0.attn.bias", HostTensor.zeros("f32", [1, 1, 16, 16])]]);
+    for (const name of stored.tensors.keys()) old.set(name.replace("transformer.", ""), await stored.read(name));
+    await stored.close();
+    expect(old.size).toBe(4 + 2 * 12 + 1);
+    expect(old.get("wpe.weight")).toEqual(weights["model.embed_positions.weight"]);
+    expect(old.get("h.1.mlp.c_fc.weight")!.shape).toEqual([16, 64]);
+    // [in, out], and all queries before all keys before all values.
+    const attention = old.get("h.1.attn.c_attn.weight")!;
+    expect(attention.shape).toEqual([16, 48]);
+    for (const [i, part] of ["q", "k", "v"].entries()) {
+      const matrix = weights[`model.layers.1.self_attn.${part}_proj.weight`]!;
+      expect(attention.at(3 * 48 + 16 * i + 5)).toBe(matrix.at(5 * 16 + 3));
+      const bias = weights[`model.layers.1.self_attn.${part}_proj.bias`]!;
+      expect(old.get("h.1.attn.c_attn.bias")!.at(16 * i + 5)).toBe(bias.at(5));
+    }
+    for (const entries of [undefined, old]) {
+      if (entries) await saveFolder(json, entries);
+      await using model = await openModel(folder);
+      expect(Object.fromEntries(denseTensors(model.weights))).toEqual(weights);
+      const [q] = [model.tensors.tensors.get("model.layers.0.self_attn.q_proj.weight")!];
+      expect(q).toMatchObject({ shape: [16, 16], bytes: 4 * 16 * 16 });
+    }
+    await saveFolder(json, [...old, ["h.0.oddity.weight", HostTensor.zeros("f32", [1])]]);
+    await expect(openModel(folder)).rejects.toThrow('no GPT-2 has a tensor called "h.0.oddity.weight"');
   });
 
   it("holds the tokenizer with its templates, and nothing half written", async () => {
@@ -167,7 +202,7 @@ describe("a GGUF file", () => {
   // The format keeps the norms' epsilon in single precision.
   const exact = { ...config, rms_norm_eps: 2 ** -17 };
   const save = async (name: string, withTokenizer: boolean): Promise<string> => {
-    const { metadata, tensors: pending } = llamaToGguf(exact, pendingTensors(tensors), ggufTypes("F32"));
+    const { metadata, tensors: pending } = decoderToGguf({ ...exact }, pendingTensors(tensors), ggufTypes("F32"));
     const { tokenizerJson, tokenizerConfig } = tokenizer.files;
     const chatTemplate = "{{ messages[0].content }}";
     const vocabulary = ggufTokenizerMetadata({ tokenizerJson, tokenizerConfig, chatTemplate }, config.vocab_size);
@@ -212,7 +247,9 @@ describe("a GGUF file", () => {
   it("of another architecture is refused, with what is supported", async () => {
     const path = join(folder, "other.gguf");
     await saveGguf(path, new Map([["general.architecture", { type: "string", value: "mamba" }]]), []);
-    await expect(openModel(path)).rejects.toThrow(`${path}: its architecture is "mamba"; llama is supported`);
+    await expect(openModel(path)).rejects.toThrow(
+      `${path}: its architecture is "mamba"; supported are llama, qwen2, qwen3, gemma2, gemma3, gpt2`,
+    );
   });
 });
 
@@ -281,7 +318,7 @@ describe("openModel refuses", () => {
     [
       "an unknown architecture",
       { model_type: "mamba" },
-      'config.json: the model type "mamba" is not supported as a decoder; supported are llama, mistral, qwen2, qwen3, gemma2, gemma3_text',
+      'config.json: the model type "mamba" is not supported as a decoder; supported are llama, mistral, qwen2, qwen3, gemma2, gemma3_text, gpt2',
     ],
     [
       "weights of another shape",

@@ -3,7 +3,7 @@ import { type Dense, Weight } from "../../src/nn/index.ts";
 import type { HostTensor } from "../../src/tensor/index.ts";
 
 /**
- * The forward pass of the Llama family written out in plain loops over one sequence, apart from the library's
+ * The forward pass of a decoder written out in plain loops over one sequence, apart from the library's
  * operations: logits `[seq][vocab]` in double precision.
  */
 export function plainLogits(config: DecoderConfig, weights: Weights, ids: readonly number[]): number[][] {
@@ -22,12 +22,19 @@ export function plainLogits(config: DecoderConfig, weights: Weights, ids: readon
     });
   };
   const norm = (name: string, x: readonly number[]): number[] => {
+    if (config.norm === "layer") {
+      const mean = x.reduce((a, v) => a + v, 0) / x.length;
+      const deviation = Math.sqrt(x.reduce((a, v) => a + (v - mean) ** 2, 0) / x.length + config.normEpsilon);
+      const shift = tensor(name.replace(/weight$/, "bias"));
+      return x.map((v, i) => ((v - mean) / deviation) * tensor(name).at(i) + shift.at(i));
+    }
     const scale = 1 / Math.sqrt(x.reduce((a, v) => a + v * v, 0) / x.length + config.normEpsilon);
     return x.map((v, i) => v * scale * (tensor(name).at(i) + (config.normPlusOne ? 1 : 0)));
   };
   const perHead = (x: readonly number[], count: number): number[][] =>
     Array.from({ length: count }, (_, h) => x.slice(h * headDim, (h + 1) * headDim));
   const turned = (x: readonly number[], position: number, base: number): number[] => {
+    if (config.positions === "learned") return [...x];
     const half = headDim / 2;
     return x.map((v, i) => {
       const angle = position * frequency(config, i % half, base);
@@ -42,8 +49,11 @@ export function plainLogits(config: DecoderConfig, weights: Weights, ids: readon
       : 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)));
   const cap = (v: number, limit: number | null): number => (limit === null ? v : limit * Math.tanh(v / limit));
 
-  let hidden = ids.map((id) =>
-    Array.from({ length: dim }, (_, i) => tensor("model.embed_tokens.weight").at(id * dim + i) * config.embeddingScale),
+  let hidden = ids.map((id, t) =>
+    Array.from({ length: dim }, (_, i) => {
+      const token = tensor("model.embed_tokens.weight").at(id * dim + i) * config.embeddingScale;
+      return token + (config.positions === "learned" ? tensor("model.embed_positions.weight").at(t * dim + i) : 0);
+    }),
   );
   for (let l = 0; l < config.layers; l++) {
     const name = `model.layers.${l}`;
@@ -79,13 +89,11 @@ export function plainLogits(config: DecoderConfig, weights: Weights, ids: readon
       if (config.postNorms) attended = norm(`${name}.post_attention_layernorm.weight`, attended);
       const middle = plus(h, attended);
       const x = norm(`${name}.${config.postNorms ? "pre_feedforward" : "post_attention"}_layernorm.weight`, middle);
-      const [g, u] = [
-        matrix(`${name}.mlp.gate_proj`, x, config.ffnBias),
-        matrix(`${name}.mlp.up_proj`, x, config.ffnBias),
-      ];
+      const u = matrix(`${name}.mlp.up_proj`, x, config.ffnBias);
+      const g = config.gated ? matrix(`${name}.mlp.gate_proj`, x, config.ffnBias) : u;
       let fed = matrix(
         `${name}.mlp.down_proj`,
-        Array.from({ length: ffn }, (_, i) => gate(g[i]!) * u[i]!),
+        Array.from({ length: ffn }, (_, i) => gate(g[i]!) * (config.gated ? u[i]! : 1)),
         config.ffnBias,
       );
       if (config.postNorms) fed = norm(`${name}.post_feedforward_layernorm.weight`, fed);
@@ -102,6 +110,7 @@ function frequency(config: DecoderConfig, i: number, base: number): number {
   const scaling = base === config.ropeBase ? config.ropeScaling : null;
   if (!scaling) return plain;
   if (scaling.type === "linear") return plain / scaling.factor;
+  if (scaling.type === "factors") return plain / scaling.factors[i]!;
   const wavelength = (2 * Math.PI) / plain;
   if (wavelength < scaling.originalPositions / scaling.highFrequencyFactor) return plain;
   if (wavelength > scaling.originalPositions / scaling.lowFrequencyFactor) return plain / scaling.factor;

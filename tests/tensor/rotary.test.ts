@@ -183,6 +183,12 @@ describe("frequencies", () => {
     expectClose([...rotaryFrequencies(4, { scaling: { type: "linear", factor: 4 } })], [0.25, 0.0025], 1e-15);
   });
 
+  test("are divided by factors of their own", () => {
+    const factors = (...factors: number[]) => rotaryFrequencies(4, { scaling: { type: "factors", factors } });
+    expectClose([...factors(2, 5)], [0.5, 0.002], 1e-15);
+    expect(() => factors(2)).toThrow("1 factors were given for the 2 frequencies of 4 numbers");
+  });
+
   test("of Llama 3.1 follow its release", () => {
     const scaling = {
       type: "llama3",

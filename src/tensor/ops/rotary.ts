@@ -32,7 +32,9 @@ export type RotaryScaling =
       readonly lowFrequencyFactor: number;
       readonly highFrequencyFactor: number;
       readonly originalPositions: number;
-    };
+    }
+  /** Each of the `dim / 2` frequencies is divided by its own factor. */
+  | { readonly type: "factors"; readonly factors: readonly number[] };
 
 export interface RotaryOptions {
   /** Ratio of the lowest to the highest wavelength; default 10,000. */
@@ -51,6 +53,14 @@ export function rotaryFrequencies(dim: number, { base = 10000, scaling = null }:
     throw new ArgumentError(`rotary positions turn pairs of numbers: the dimension must be even, not ${dim}`);
   const plain = Float64Array.from({ length: dim / 2 }, (_, i) => base ** ((-2 * i) / dim));
   if (!scaling) return plain;
+  if (scaling.type === "factors") {
+    const { factors } = scaling;
+    if (factors.length !== plain.length)
+      throw new ArgumentError(
+        `${factors.length} factors were given for the ${plain.length} frequencies of ${dim} numbers`,
+      );
+    return plain.map((f, i) => f / factors[i]!);
+  }
   const { factor } = scaling;
   if (scaling.type === "linear") return plain.map((f) => f / factor);
   const { lowFrequencyFactor: low, highFrequencyFactor: high, originalPositions } = scaling;

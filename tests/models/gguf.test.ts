@@ -4,19 +4,22 @@ import { join } from "node:path";
 import { getLlama, type Llama, LlamaLogLevel, type LlamaModel, type Token } from "node-llama-cpp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openGguf, saveGguf } from "../../src/formats/gguf/gguf.node.ts";
-import { fromGgmlName, ggufTypes, llamaFromGguf, llamaToGguf, toGgmlName } from "../../src/formats/gguf/llama.ts";
 import type { MetadataValue } from "../../src/formats/gguf/metadata.ts";
+import { ggufTypes } from "../../src/formats/gguf/tensor-types.ts";
 import { ggmlTypes } from "../../src/formats/gguf/types.ts";
 import type { PendingGgufTensor } from "../../src/formats/gguf/write.ts";
 import type { LlamaConfig } from "../../src/formats/llama-config.ts";
 import { tokenizerJsonFromLlama2c } from "../../src/formats/llama2c-tokenizer.ts";
 import { type PendingTensor, pendingFrom, pendingTensors, readTensors } from "../../src/formats/tensor-file.ts";
 import { ggufTokenizerMetadata } from "../../src/formats/tokenizer-gguf.ts";
+import { fromGgmlName, toGgmlName } from "../../src/models/gguf/names.ts";
+import { decoderFromGguf, decoderToGguf } from "../../src/models/index.ts";
 import { HostTensor, toHalf } from "../../src/tensor/index.ts";
+import { halves } from "../formats/gguf-twin.ts";
+import { le, random } from "../formats/malformed.ts";
+import { lastLogits, randomWeights, tinyConfig, tinyPieces } from "../formats/tiny-llama.ts";
 import { logProbabilities, theirLogProbabilities } from "../support/llama-cpp.ts";
-import { halves } from "./gguf-twin.ts";
-import { le, random } from "./malformed.ts";
-import { lastLogits, randomWeights, tinyConfig, tinyPieces } from "./tiny-llama.ts";
+import { family } from "./family.ts";
 
 let folder: string;
 let llama: Llama;
@@ -37,7 +40,7 @@ async function save(
   type: string,
   extra: readonly PendingGgufTensor[] = [],
 ): Promise<void> {
-  const { metadata, tensors } = llamaToGguf(config, weights, ggufTypes(type));
+  const { metadata, tensors } = decoderToGguf({ ...config }, weights, ggufTypes(type));
   const tokenizer = ggufTokenizerMetadata(tokenizerJsonFromLlama2c(tinyPieces), config.vocab_size);
   await saveGguf(path, new Map<string, MetadataValue>([...metadata, ...tokenizer]), [...extra, ...tensors]);
 }
@@ -75,7 +78,7 @@ describe("a Llama written to GGUF", () => {
     const path = join(folder, `${type}-${tied}.gguf`);
     await save(path, config, pendingTensors(randomWeights(config, 5)), type);
     // What was really stored, read back in Hugging Face's terms.
-    const { tensors } = llamaFromGguf(await openGguf(path));
+    const { tensors } = await decoderFromGguf(await openGguf(path));
     const stored = new Map(Array.from(await readTensors(tensors), ([name, t]) => [name, t.cast("f32")]));
     await tensors.close();
     const expected = logProbabilities(lastLogits(config, stored, tokens));
@@ -105,7 +108,7 @@ describe("a Llama written to GGUF", () => {
     const weights = randomWeights(config, 5);
     const path = join(folder, "back.gguf");
     await save(path, config, pendingTensors(weights), "F32");
-    const { config: read, tensors } = llamaFromGguf(await openGguf(path));
+    const { json: read, tensors } = await decoderFromGguf(await openGguf(path));
     expect({ ...read, rms_norm_eps: 0 }).toEqual({ ...config, rms_norm_eps: 0 });
     expect(read.rms_norm_eps).toBe(Math.fround(config.rms_norm_eps));
     const back = await readTensors(tensors);
@@ -172,11 +175,23 @@ describe("a Llama written to GGUF", () => {
   it("is refused when llama.cpp could not run it", () => {
     const config = tinyConfig();
     const odd = pendingTensors([["model.layers.0.oddity.weight", HostTensor.zeros("f32", [1])]]);
-    expect(() => llamaToGguf(config, odd, ggufTypes("F16"))).toThrow(
-      'no name for a Llama\'s tensor "model.layers.0.oddity.weight"',
+    const write = (json: object, tensors = odd) => decoderToGguf({ ...json }, tensors, ggufTypes("F16"));
+    expect(() => write(config)).toThrow(
+      'llama.cpp has no name for the tensor "model.layers.0.oddity.weight" of a llama',
     );
-    const scaled = { ...config, rope_scaling: { rope_type: "llama3" } };
-    expect(() => llamaToGguf(scaled, [], ggufTypes("F16"))).toThrow("rope_scaling");
+    const { gemma2 } = family;
+    expect(() => write({ ...gemma2, query_pre_attn_scalar: 4 }, [])).toThrow(
+      "llama.cpp scales a gemma2's attention by 0.25, not by 0.5",
+    );
+    const everywhere = ["sliding_attention", "sliding_attention"];
+    expect(() => write({ ...gemma2, layer_types: everywhere }, [])).toThrow(
+      "every layer of a gemma2 except each 2th; layer 1 of this one differs",
+    );
+  });
+
+  it("ends where llama.cpp, which knows no window, would see more than the model", () => {
+    const { metadata } = decoderToGguf(family.mistral!, [], ggufTypes("F16"));
+    expect(metadata.get("llama.context_length")).toEqual({ type: "u32", value: 24 });
   });
 
   it("is refused when it is no Llama, or not a whole one", async () => {
@@ -191,20 +206,17 @@ describe("a Llama written to GGUF", () => {
       const path = join(folder, "other.gguf");
       await saveGguf(path, metadata, tensors);
       await using file = await openGguf(path);
-      llamaFromGguf(file);
+      await decoderFromGguf(file);
     };
     const llamaKey = new Map([["general.architecture", text("llama")]]);
     await expect(attempt(new Map([["general.architecture", text("mamba")]]), [])).rejects.toThrow(
-      'its architecture is "mamba"; llama is supported',
+      'its architecture is "mamba"; supported are llama, qwen2, qwen3, gemma2, gemma3, gpt2',
     );
     await expect(attempt(new Map(), [])).rejects.toThrow('there is no metadata "general.architecture"');
     await expect(attempt(llamaKey, [])).rejects.toThrow('it has no table "token_embd.weight"');
     await expect(attempt(llamaKey, [table])).rejects.toThrow('there is no metadata "llama.attention.head_count"');
     await expect(attempt(new Map([...llamaKey, ["llama.attention.head_count", text("4")]]), [table])).rejects.toThrow(
       'the metadata "llama.attention.head_count" is of type string, not a number',
-    );
-    await expect(attempt(llamaKey, [table, { ...table, name: "rope_freqs.weight" }])).rejects.toThrow(
-      "rotary frequencies are scaled",
     );
   });
 });
