@@ -1,0 +1,2 @@
+/** The systems, by family. States in files are in `pare/methods/node`. */
+export * from "./weights/index.ts";

@@ -1,0 +1,2 @@
+/** What the methods keep in files. */
+export * from "./weights/resume.node.ts";

@@ -1,0 +1,42 @@
+import type { TensorFile } from "../../formats/tensor-file.ts";
+import { checkWeights, type DecoderConfig, type Weights } from "../../models/index.ts";
+import { Dense, Weight } from "../../nn/index.ts";
+import { ArgumentError, type HostTensor, isHostTensor } from "../../tensor/index.ts";
+
+/** A decoder whose weights come one by one, so that a model larger than memory can be walked. */
+export interface DecoderSource {
+  readonly config: DecoderConfig;
+  /** The weight of that name, under Hugging Face's names: matrices as `Weight`, vectors in `f32`. */
+  read(name: string): Promise<Weight | HostTensor>;
+}
+
+/** Weights in memory as a source. @throws ModelError where they do not belong to the configuration */
+export function memorySource({
+  config,
+  weights,
+}: {
+  readonly config: DecoderConfig;
+  readonly weights: Weights;
+}): DecoderSource {
+  checkWeights(config, weights);
+  return {
+    config,
+    async read(name) {
+      const weight = weights[name]!;
+      if (weight instanceof Weight) return weight;
+      if (!isHostTensor(weight)) throw new ArgumentError(`"${name}" is symbolic; compression needs its numbers`);
+      return weight.shape.length === 2 ? new Dense(weight) : weight.cast("f32");
+    },
+  };
+}
+
+/** Weights in a file as a source; each is read, in `f32`, when its turn comes. The file stays open. */
+export function fileSource(config: DecoderConfig, file: TensorFile): DecoderSource {
+  return {
+    config,
+    async read(name) {
+      const tensor = (await file.read(name)).cast("f32");
+      return tensor.shape.length === 2 ? new Dense(tensor) : tensor;
+    },
+  };
+}
