@@ -1,0 +1,4 @@
+/** What compression cost, in numbers and pictures. */
+export * from "./histogram.ts";
+export * from "./measure.ts";
+export * from "./report.ts";

@@ -1,0 +1,2 @@
+/** Reports as pages. */
+export * from "./page.node.ts";

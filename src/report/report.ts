@@ -1,0 +1,70 @@
+/** A measured value with the ends of its confidence interval. */
+export interface Interval {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+/** One model of a report: the original, or what something made of it. What was not measured is null. */
+export interface Variant {
+  readonly name: string;
+  /** Of all weights as they are represented. */
+  readonly bytes: number;
+  /** Averaged over all weights, scales and other overhead included. */
+  readonly bitsPerWeight: number;
+  /** On the report's text. */
+  readonly perplexity: Interval;
+  /** Mean KL divergence of its next-token distributions from the original's, in nats. */
+  readonly kl: Interval | null;
+  /** Share of places where it finds the same token most likely as the original. */
+  readonly topAgreement: Interval | null;
+  readonly speed: Speed | null;
+  /** Resident memory that running it added at most, in bytes. */
+  readonly peakBytes: number | null;
+  readonly loadSeconds: number | null;
+  /** Relative output error of each compressed matrix on calibration text, by name. */
+  readonly layerErrors: Readonly<Record<string, number>>;
+  /** How it continues the report's prompt, taking the best token each time. */
+  readonly sample: string;
+}
+
+/** In tokens a second. */
+export interface Speed {
+  readonly prefill: number;
+  readonly decode: number;
+}
+
+/** How often values fall between neighbouring edges, for several models. */
+export interface Histogram {
+  readonly title: string;
+  readonly edges: readonly number[];
+  /** By variant, one less than edges. */
+  readonly counts: Readonly<Record<string, readonly number[]>>;
+}
+
+/** What compressing each matrix alone to so many bits costs. */
+export interface Sensitivity {
+  readonly format: string;
+  /** Increase of the loss in nats a token, by matrix. */
+  readonly increase: Readonly<Record<string, number>>;
+}
+
+/** What compression cost. The first variant is the original. */
+export interface Report {
+  readonly title: string;
+  readonly machine: string;
+  /** The text that perplexity was measured on, and how many tokens of it. */
+  readonly text: { readonly name: string; readonly tokens: number };
+  readonly prompt: string;
+  readonly variants: readonly Variant[];
+  readonly histograms: readonly Histogram[];
+  readonly sensitivity: readonly Sensitivity[];
+}
+
+/** Those of `points` that no other betters in one coordinate without being worse in the other; smaller is better. */
+export function paretoFront<T>(points: readonly T[], x: (point: T) => number, y: (point: T) => number): T[] {
+  const sorted = [...points].sort((a, b) => x(a) - x(b) || y(a) - y(b));
+  const front: T[] = [];
+  for (const point of sorted) if (front.length === 0 || y(point) < y(front.at(-1)!)) front.push(point);
+  return front;
+}
