@@ -10,4 +10,24 @@ export const commands: CommandTable = {
     summary: "show what this machine can run: devices, cores, memory, cache",
     load: async () => (await import("./doctor.ts")).doctor,
   },
+  eval: {
+    summary: "judge a model: perplexity, multiple choice, exact answers, programs",
+    load: async () => (await import("./eval.ts")).evaluate,
+  },
+  reproduce: {
+    summary: "run the experiment of a published system and say whether its claim holds",
+    load: async () => (await import("./reproduce.ts")).reproduceCommand,
+  },
+  run: {
+    summary: "continue a prompt, or chat, with a model",
+    load: async () => (await import("./run.ts")).run,
+  },
+  serve: {
+    summary: "serve a model over HTTP with OpenAI's interface",
+    load: async () => (await import("./serve.ts")).serve,
+  },
+  systems: {
+    summary: "list the published systems that pare implements",
+    load: async () => (await import("./systems.ts")).systemsCommand,
+  },
 };

@@ -1,0 +1,51 @@
+import { reproduce, systems, type Verdict } from "../../reproduce/index.ts";
+import { localWorkbench } from "../../reproduce/node.ts";
+import { didYouMean } from "../../tensor/suggest.ts";
+import { command } from "../command.ts";
+import { UsageError } from "../errors.ts";
+import { textTable } from "../table.ts";
+
+/** Runs a system's experiment and says whether its claim holds. */
+export const reproduceCommand = command({
+  args: { system: { summary: "one of those that `pare systems` lists", required: true } },
+  options: {
+    seed: { type: "integer", value: "n", min: 0, default: 0, summary: "seed of everything random in the experiment" },
+    full: { type: "flag", summary: "the full proof, which takes minutes, instead of its short variant" },
+  },
+  graceful: true,
+  async run({ args, options, signal }) {
+    const load = Object.hasOwn(systems, args.system) ? systems[args.system] : undefined;
+    if (!load) {
+      const hint = didYouMean(args.system, Object.keys(systems));
+      throw new UsageError(`there is no system "${args.system}"${hint}; pare systems lists them`);
+    }
+    const verdict = await reproduce(args.system, await load(), {
+      seed: options.seed,
+      full: options.full,
+      bench: localWorkbench(),
+      signal,
+      log: (line) => process.stderr.write(`${line}\n`),
+    });
+    return { ok: verdict.holds, text: told(verdict), json: verdict };
+  },
+});
+
+function told({ claim, bar, checks, holds, seconds, seed, notes = [] }: Verdict): string {
+  const rows = checks.map(({ what, ours, baseline, holds: good }) => [
+    what,
+    number(ours),
+    number(baseline),
+    good ? "holds" : "FAILS",
+  ]);
+  return [
+    `claim    ${claim}`,
+    `bar      ${bar}`,
+    "",
+    textTable(["", "ours", "baseline", ""], rows, { right: [1, 2] }),
+    "",
+    ...notes.map((note) => `note     ${note}`),
+    `verdict  ${holds ? "holds" : "does not hold"} (seed ${seed}, ${seconds.toFixed(1)} s)`,
+  ].join("\n");
+}
+
+const number = (value: number): string => (Number.isInteger(value) ? `${value}` : value.toPrecision(5));

@@ -1,0 +1,5 @@
+/** Experiments that show each system at work. */
+export * from "./registry.ts";
+export * from "./reproduce.ts";
+export * from "./system.ts";
+export * from "./workbench.ts";

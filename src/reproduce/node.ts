@@ -1,0 +1,2 @@
+/** What experiments work on, from disk. */
+export * from "./workbench.node.ts";
