@@ -1,47 +1,53 @@
-/** `tsx bench/main.ts <name> [--json] [--rounds N] [--threads N]`; see README.md. */
+/** `tsx bench/main.ts <name> [--json] [--rounds N] [--threads N]` and options of the bench; see README.md. */
 import { parseArgs } from "node:util";
-import { compare } from "./harness.ts";
-import { type Bench, loadAverages, product, summarize, table } from "./report.ts";
+import { type Command, UsageError } from "./command.ts";
+import { decode } from "./decode/decode.ts";
+import { throughput } from "./report.ts";
 import { train } from "./train.ts";
 
-const benches: Readonly<Record<string, Bench>> = { train };
+const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode };
 
-/** How long each participant works in a round, in seconds; a step that has begun is finished. */
-const turn = 2;
-
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    json: { type: "boolean", default: false },
-    rounds: { type: "string", default: "5" },
-    threads: { type: "string", default: "2" },
-  },
-});
-const [name] = positionals;
-const bench = Object.hasOwn(benches, name ?? "") ? benches[name!] : undefined;
-if (!bench || positionals.length > 1) {
-  console.error(`name one bench: ${Object.keys(benches).join(", ")}`);
-  process.exit(2);
+const { rounds, threads, json, ...given } = readArguments();
+try {
+  const { result, text } = await given.bench.run({
+    rounds: positive("rounds", rounds),
+    threads: positive("threads", threads),
+    options: given.options,
+    log: console.error,
+  });
+  // Standard output is for programs where they asked for it.
+  (json ? console.error : console.log)(`\n${text}`);
+  if (json) console.log(JSON.stringify(result));
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  refuse(error.message);
 }
 
-/** A line for people: on standard error where standard output is for programs. */
-const say = values.json ? console.error : console.log;
+function readArguments() {
+  const [name = "", ...args] = process.argv.slice(2);
+  const bench = Object.hasOwn(benches, name)
+    ? benches[name]!
+    : refuse(`name one bench: ${Object.keys(benches).join(", ")}`);
+  const own = Object.entries(bench.options).map(([key, value]) => [key, { type: "string", default: value }] as const);
+  const { json, rounds, threads, ...options } = parseArgs({
+    args,
+    options: {
+      json: { type: "boolean", default: false },
+      rounds: { type: "string", default: "5" },
+      threads: { type: "string", default: "2" },
+      ...Object.fromEntries(own),
+    },
+  }).values;
+  return { bench, json, rounds, threads, options: options as Record<string, string> };
+}
 
-const load = loadAverages();
-const measured = await compare([bench.ours, ...bench.peers, product], {
-  rounds: positive("rounds"),
-  threads: positive("threads"),
-  seconds: turn,
-  log: console.error,
-});
-bench.check(measured);
-const result = summarize(bench, measured, load);
-say(`\n${table(bench, measured, result)}`);
-if (values.json) console.log(JSON.stringify(result));
-
-function positive(option: "rounds" | "threads"): number {
-  const value = Number(values[option]);
+function positive(option: string, text: string): number {
+  const value = Number(text);
   if (Number.isInteger(value) && value > 0) return value;
-  console.error(`--${option} takes a whole number from 1, not ${values[option]}`);
+  throw new UsageError(`--${option} takes a whole number from 1, not ${text}`);
+}
+
+function refuse(message: string): never {
+  console.error(message);
   process.exit(2);
 }

@@ -1,5 +1,6 @@
 import os from "node:os";
-import { type Entry, type Measured, median } from "./harness.ts";
+import type { Command } from "./command.ts";
+import { compare, type Entry, type Measured, median } from "./harness.ts";
 import { productFlops } from "./matmul.ts";
 
 /** What a bench measures: the same work done by this engine and by its peers, beside a plain matrix product. */
@@ -15,7 +16,7 @@ export interface Bench {
   check(measured: Readonly<Record<string, Measured>>): void;
 }
 
-/** The matrix product that every bench measures itself against. */
+/** The matrix product that such a bench measures itself against. */
 export const product: Entry = { name: "matmul", module: "./matmul.ts" };
 
 export interface Machine {
@@ -44,6 +45,24 @@ export interface Result {
   readonly matmul: { readonly gflops: number };
   /** Ours over the fastest peer, in tokens/s; ours over the plain matrix product, in GFLOP/s. */
   readonly ratios: { readonly bestPeer: number; readonly matmul: number };
+}
+
+/** How long each participant works in a round, in seconds; a step that has begun is finished. */
+const turn = 2;
+
+/** The command that runs a bench. */
+export function throughput(bench: Bench): Command {
+  return {
+    options: {},
+    async run({ rounds, threads, log }) {
+      const load = loadAverages();
+      const entries = [bench.ours, ...bench.peers, product];
+      const measured = await compare(entries, { rounds, threads, seconds: turn, log });
+      bench.check(measured);
+      const result = summarize(bench, measured, load);
+      return { result, text: table(bench, measured, result) };
+    },
+  };
 }
 
 export function summarize(
@@ -89,8 +108,7 @@ export function table(bench: Bench, measured: Readonly<Record<string, Measured>>
   const best = productFlops / Math.min(...measured[product.name]!.stepSeconds) / 1e9;
   const further = Object.entries(measured[bench.ours.name]!.figures);
   return [
-    `${bench.name}: ${machine.cpu}, ${machine.cores} cores, ${machine.platform}, Node ${machine.node}`,
-    `load before the run ${load.join(", ")}; now ${loadAverages().join(", ")}`,
+    ...heading(bench.name, machine, load),
     "",
     ...align([["", "tokens/s", "best", "GFLOP/s", "CPU a step", "steps", "peak memory", "loss"], ...rows]),
     "",
@@ -100,6 +118,14 @@ export function table(bench: Bench, measured: Readonly<Record<string, Measured>>
   ].join("\n");
 }
 
+/** Where and beside what other work a bench ran. */
+export function heading(name: string, machine: Machine, load: readonly number[]): string[] {
+  return [
+    `${name}: ${machine.cpu}, ${machine.cores} cores, ${machine.platform}, Node ${machine.node}`,
+    `load before the run ${load.join(", ")}; now ${loadAverages().join(", ")}`,
+  ];
+}
+
 function align(rows: readonly (readonly string[])[]): string[] {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   return rows.map((row) =>
@@ -107,7 +133,7 @@ function align(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-function machine(): Machine {
+export function machine(): Machine {
   const cpus = os.cpus();
   return {
     cpu: cpus[0]?.model.trim() ?? "unknown processor",

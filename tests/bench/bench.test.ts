@@ -34,6 +34,7 @@ test("a participant whose process ends is named", async () => {
 
 const measure = (stepSeconds: number[], values = [8, 7], figures: Record<string, number> = {}): Measured => ({
   setupSeconds: 4,
+  setupPeakBytes: 2 ** 21,
   stepSeconds,
   cpuSeconds: stepSeconds.map((s) => 2 * s),
   values,
