@@ -1,7 +1,7 @@
 /**
  * Trains the language model that pare ships in `models/storybook`:
  *
- *     npx tsx scripts/storybook/train.ts --text <folder of books> --work <folder> [--steps 3000]
+ *     npx tsx scripts/storybook/train.ts --text <folder of books> --work <folder> [--steps 2400]
  *
  * The work folder keeps checkpoints, so that a run that was stopped goes on where it was; the finished model is written to
  * `<work>/model`. `--steps` may be changed between runs as long as the decay of the learning rate has not begun.
@@ -24,7 +24,7 @@ const { values: options } = parseArgs({
   options: {
     text: { type: "string" },
     work: { type: "string" },
-    steps: { type: "string", default: "3000" },
+    steps: { type: "string", default: "2400" },
     seed: { type: "string", default: "1" },
     threads: { type: "string", default: "2" },
   },
@@ -106,7 +106,17 @@ if (stopped === "done") {
   const weights = mapTree(params, isHostTensor, (values) => values.cast("f16")) as typeof params;
   await saveModel(join(work, "model"), { json, weights, tokenizer });
   await writeText(join(work, "model", "held-out.txt"), corpus.heldOut.join(endOfText));
+  await writeText(join(work, "model", "training-sample.txt"), sampleOf(corpus.training, 250_000).join(endOfText));
   console.log(`the model is in ${join(work, "model")}`);
+}
+
+/** Stories drawn at random, up to a number of characters in all: what comes with the model to calibrate on. */
+function sampleOf(stories: readonly string[], characters: number): string[] {
+  const order = new Rng(seed).fork("sample").permutation(stories.length);
+  let total = 0;
+  return order
+    .map((i) => stories[i]!)
+    .filter((story) => story.length < 12_000 && (total += story.length) <= characters);
 }
 
 async function learnedTokenizer(): Promise<unknown> {
