@@ -117,6 +117,8 @@ class Run<P, B> {
   #step = 0;
   #best: Checkpoint["best"] = null;
   #snapshot: Checkpoint | null = null;
+  /** Step of the newest checkpoint in the store. */
+  #saved: number | null = null;
 
   constructor(options: TrainOptions<P, B>, loop: StepLoop) {
     this.#options = options;
@@ -126,7 +128,10 @@ class Run<P, B> {
   async go(): Promise<TrainResult<P>> {
     const { steps, checkpoint, evaluate, signal } = this.#options;
     const resumed = checkpoint ? await checkpoint.store.latest(await this.#loop.state()) : null;
-    if (resumed) this.#restore(resumed);
+    if (resumed) {
+      this.#restore(resumed);
+      this.#saved = resumed.step;
+    }
     this.#snapshot = await this.#capture();
     let stopped: TrainResult<P>["stopped"] = "done";
     while (this.#step < steps) {
@@ -135,15 +140,14 @@ class Run<P, B> {
         break;
       }
       await this.#advance();
-      const last = this.#step === steps;
-      if (evaluate && (last || this.#step % evaluate.every === 0) && (await this.#evaluate())) {
+      if (evaluate && (this.#step === steps || this.#step % evaluate.every === 0) && (await this.#evaluate())) {
         stopped = "early";
         break;
       }
-      if (checkpoint && !last && this.#step % checkpoint.every === 0) await this.#save();
+      if (checkpoint && this.#step % checkpoint.every === 0) await this.#save();
       else if (this.#step % SNAPSHOT_EVERY === 0) this.#snapshot = await this.#capture();
     }
-    if (checkpoint && this.#snapshot.step !== this.#step) await this.#save();
+    if (checkpoint && this.#saved !== this.#step) await this.#save();
     const { params } = await this.#loop.state();
     return { params: withTrained(this.#options.params, params), log: this.#log, step: this.#step, stopped };
   }
@@ -211,6 +215,7 @@ class Run<P, B> {
   async #save(): Promise<void> {
     this.#snapshot = await this.#capture();
     await this.#options.checkpoint!.store.save(this.#snapshot);
+    this.#saved = this.#step;
   }
 
   #write(kind: LogEntry["kind"], values: Readonly<Record<string, number>>): void {

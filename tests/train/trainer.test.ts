@@ -104,6 +104,14 @@ describe("train", () => {
     expect(bits(rest.params)).toBe(bits((await train(options(10))).params));
   });
 
+  it.each([5, 100])("keeps its last step of %i, so that a finished run is not done again", async (steps) => {
+    const checkpoint = { every: 100, store: checkpointFolder(temporary()) };
+    const first = await train({ ...options(steps), checkpoint });
+    const again = await train({ ...options(steps), checkpoint });
+    expect(again.log).toEqual([]);
+    expect(bits(again.params)).toBe(bits(first.params));
+  });
+
   it("evaluates every so often and stops early when nothing improves", async () => {
     const seen: number[] = [];
     const values = [3, 2, 2.5, 2.4, 2.3, 1];
