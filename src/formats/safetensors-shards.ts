@@ -43,12 +43,15 @@ export async function readShardIndex(
 export class ShardedSafetensors implements TensorFile {
   readonly name: string;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** The shards' metadata; writers give all the same. */
+  readonly metadata: ReadonlyMap<string, string>;
   readonly #shards: readonly SafetensorsFile[];
   readonly #homes: ReadonlyMap<string, SafetensorsFile>;
 
   private constructor(name: string, shards: readonly SafetensorsFile[], homes: Map<string, SafetensorsFile>) {
     this.name = name;
     this.tensors = new Map(Array.from(homes, ([tensor, shard]) => [tensor, shard.tensors.get(tensor)!]));
+    this.metadata = new Map(shards.flatMap((shard) => [...shard.metadata]));
     this.#shards = shards;
     this.#homes = homes;
   }

@@ -6,7 +6,7 @@ import type { Limits, safetensorsLimits } from "./limits.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { planShards, ShardedSafetensors } from "./safetensors-shards.ts";
 import { writeSafetensors } from "./safetensors-write.ts";
-import type { PendingTensor, TensorFile } from "./tensor-file.ts";
+import type { PendingTensor } from "./tensor-file.ts";
 
 /** Opens one safetensors file. @throws FileError; FormatError; LimitError */
 export async function openSafetensors(
@@ -21,7 +21,7 @@ export async function openSafetensors(
 export async function openSafetensorsIndex(
   path: string,
   limits?: Limits<typeof safetensorsLimits>,
-): Promise<TensorFile> {
+): Promise<ShardedSafetensors> {
   const index = await openFile(path);
   try {
     return await ShardedSafetensors.open(index, (shard) => openFile(join(dirname(path), shard)), limits);

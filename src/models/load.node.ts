@@ -30,12 +30,15 @@ import {
   saveSafetensorsFolder,
   writeModelFiles,
 } from "../formats/node.ts";
+import { Dense, restoreWeights, storeWeights, Weight } from "../nn/index.ts";
+import type { DType, HostTensor, Leaf } from "../tensor/index.ts";
 import { decoderConfig } from "./decoder/config.ts";
 import { checkWeights, type Weights } from "./decoder/weights.ts";
 import { ModelError } from "./errors.ts";
 import { decoderFromGguf } from "./gguf/read.ts";
 import { gpt2Stored } from "./gpt2/tensors.ts";
-import { decoderTensors, denseTensors, type LoadedDecoder, type LoadOptions, loadDecoder } from "./load.ts";
+import { decoderTensors, type LoadedDecoder, type LoadOptions, loadDecoder, withoutQuantization } from "./load.ts";
+import { descriptionKey } from "./load-stored.ts";
 
 export interface OpenOptions extends LoadOptions {
   /** For names on the hub: revision, files, cache, progress. */
@@ -44,13 +47,19 @@ export interface OpenOptions extends LoadOptions {
 
 /** A model with everything that came with it. */
 export interface OpenModel extends LoadedDecoder, AsyncDisposable {
-  /** The content of config.json; of formats that have none, what their header says in the same terms. */
+  /**
+   * The content of config.json, less its `quantization_config`; of formats that have none, what their header says in the
+   * same terms.
+   */
   readonly json: JsonObject;
   /** Null where none lies beside the weights; `requireTokenizer` explains that to users. */
   readonly tokenizer: Tokenizer | null;
   /** Path of the folder or file. */
   readonly source: string;
-  /** The tensors as stored, under the names of `weights`, readable until the model is closed. */
+  /**
+   * The tensors as stored, readable until the model is closed: under the names of `weights`, or of the parts that a
+   * compressed one consists of.
+   */
   readonly tensors: TensorFile;
   /** Closes the files; what is in memory stays usable. */
   close(): Promise<void>;
@@ -74,7 +83,7 @@ export async function openModel(model: string, { hub, ...load }: OpenOptions = {
     const close = (): Promise<void> => tensors.close();
     return {
       ...(await loadDecoder(json, tensors, load)),
-      json,
+      json: withoutQuantization(json),
       tokenizer,
       source,
       tensors,
@@ -185,22 +194,52 @@ export interface SavedModel {
 
 /**
  * Saves a model into a folder as Hugging Face lays it out: safetensors, config.json, and the tokenizer where there is
- * one. Each file is replaced as a whole, and config.json after the weights, so that a folder that was new holds a whole
- * model or none.
- * @throws ModelError where weights and configuration disagree, or a weight is not dense; FileError
+ * one. Weights that are not dense are saved bit by bit as the tensors that they consist of, `<weight>.<part>`, which only
+ * pare puts together again, by a description in the files' metadata (`pare.weights`). Each file is replaced as a whole,
+ * and config.json after the weights, so that a folder that was new holds a whole model or none.
+ * @throws ModelError where weights and configuration disagree; ArgumentError for weights without numbers, or in a
+ *   representation that cannot be read back; FileError
  */
-export async function saveModel(folder: string, { json, weights, tokenizer }: SavedModel): Promise<void> {
+export async function saveModel(folder: string, model: SavedModel): Promise<void> {
+  const { json, weights } = model;
   checkWeights(decoderConfig(json), weights);
-  const dense = denseTensors(weights);
-  const tensors = json["model_type"] === "gpt2" ? gpt2Stored(dense) : dense;
+  const { tensors, description } = storeWeights(weights);
+  const compressed = Object.keys(description).length > 0;
+  const text = JSON.stringify(description);
+  // What could not be opened again is not written.
+  restoreWeights(JSON.parse(text), tensors);
+  const dense = new Map(Object.entries(tensors));
+  const stored = json["model_type"] === "gpt2" && !compressed ? gpt2Stored(dense) : dense;
+  await writeModel(folder, model, stored, { metadata: compressed ? [[descriptionKey, text]] : [] });
+}
+
+/** Writes the files of a model whose weights lie in `tensors`. @throws FileError */
+export async function writeModel(
+  folder: string,
+  { json, weights, tokenizer }: SavedModel,
+  tensors: Iterable<readonly [string, HostTensor]>,
+  extra: { readonly metadata?: Iterable<readonly [string, string]>; readonly config?: JsonObject },
+): Promise<void> {
   await explained("make", folder, mkdir(folder, { recursive: true }));
   // Other libraries refuse files that do not name the framework whose conventions they follow.
-  await saveSafetensorsFolder(folder, pendingTensors(tensors), { metadata: new Map([["format", "pt"]]) });
-  const { dtype } = dense.get("model.embed_tokens.weight")!;
+  const metadata = new Map([["format", "pt"], ...(extra.metadata ?? [])]);
+  await saveSafetensorsFolder(folder, pendingTensors(tensors), { metadata });
+  const dtype = elementType(weights);
   await writeModelFiles(folder, {
     ...(tokenizer && tokenizerContents(tokenizer.files)),
-    "config.json": { ...json, ["dtype" in json ? "dtype" : "torch_dtype"]: torchNames[dtype] ?? dtype },
+    "config.json": {
+      ...withoutQuantization(json),
+      ["dtype" in json ? "dtype" : "torch_dtype"]: torchNames[dtype] ?? dtype,
+      ...extra.config,
+    },
   });
+}
+
+/** The type of a model's numbers: of its embedding, or where that is compressed of its last norm. */
+function elementType(weights: Weights): DType {
+  const embedding = weights["model.embed_tokens.weight"]!;
+  const values = embedding instanceof Dense ? embedding.values : embedding;
+  return (values instanceof Weight ? (weights["model.norm.weight"] as Leaf) : values).dtype;
 }
 
 /** What config.json calls the element types that weights have. */

@@ -1,4 +1,5 @@
 /** Models on disk and on the hub. */
+export * from "./compressed-tensors.node.ts";
 export * from "./embedded.node.ts";
 export { type OpenModel, type OpenOptions, openModel, type SavedModel, saveModel } from "./load.node.ts";
 export * from "./onnx-export.node.ts";

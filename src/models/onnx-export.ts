@@ -1,4 +1,4 @@
-import { withPoints } from "../nn/index.ts";
+import { HalfWeight, withPoints } from "../nn/index.ts";
 import { fuseNorms, type Graph, lower } from "../onnx/index.ts";
 import { type Device, targetOf, trace } from "../runtime/index.ts";
 import {
@@ -10,6 +10,7 @@ import {
   dimOf,
   equal,
   greater,
+  type HostTensor,
   iota,
   isFloat,
   isHostTensor,
@@ -116,6 +117,11 @@ class Masks {
   }
 }
 
+/** Half-precision weights stay so: they are cast where they are used. */
 function castWeights(weights: Weights, dtype: "f32" | "f16"): Weights {
-  return mapTree(weights, isHostTensor, (leaf) => (isFloat(leaf.dtype) ? leaf.cast(dtype) : leaf)) as Weights;
+  const isPart = (value: unknown): value is HostTensor | HalfWeight =>
+    isHostTensor(value) || value instanceof HalfWeight;
+  const change = (part: HostTensor | HalfWeight) =>
+    part instanceof HalfWeight || !isFloat(part.dtype) ? part : part.cast(dtype);
+  return mapTree(weights, isPart, change) as Weights;
 }

@@ -6,8 +6,8 @@ import { fileURLToPath } from "node:url";
 import type { PreTrainedModel } from "@huggingface/transformers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { decoderConfig, decoderGraph, requireTokenizer } from "../../src/models/index.ts";
-import { embeddedModel, exportOnnx, type OnnxDtype, openModel } from "../../src/models/node.ts";
-import { roundToBlocks } from "../../src/nn/index.ts";
+import { embeddedModel, exportOnnx, type OnnxDtype, openModel, saveModel } from "../../src/models/node.ts";
+import { HalfWeight, roundToBlocks } from "../../src/nn/index.ts";
 import { checkModel, nodesOf } from "../../src/onnx/index.ts";
 import { generateTheirs, openTheirs } from "../support/transformers-js.ts";
 import { expectParity, length, ours } from "./continuation.ts";
@@ -133,6 +133,23 @@ describe("an exported model", () => {
     },
     120_000,
   );
+
+  it("keeps the packed and half-precision weights of a model that was saved and opened again", async () => {
+    const dense = tiny(family.llama!);
+    const weights = Object.fromEntries(
+      Object.entries(dense.weights).map(([name, tensor]) => [
+        name,
+        tensor.shape.length === 2 ? roundToBlocks(tensor, { format: "int4", block: 32, exact: true }) : tensor,
+      ]),
+    );
+    const table = "model.embed_tokens.weight";
+    const halves = { [table]: new HalfWeight(dense.weights[table]!.cast("f16")) };
+    await saveModel(join(folder, "saved"), { ...dense, weights: { ...weights, ...halves } });
+    await using model = await openModel(join(folder, "saved"));
+    await exportOnnx(folder, model, { dtype: "q4" });
+    const [theirs] = await withTheirs("q4", (session) => generateTheirs(session, [prompt], length));
+    expectParity(await ours(model, prompt), theirs!);
+  }, 120_000);
 
   it.each(["llama", "gpt2"])(
     "computes nearly the same with packed weights in half precision: %s",

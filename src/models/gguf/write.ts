@@ -7,39 +7,65 @@ import { joinedRows } from "../host-matrices.ts";
 import { architectureFor, conversionOf, type GgufArchitecture, hasWindow, scaleOf } from "./architectures.ts";
 import { toGgmlName } from "./names.ts";
 
+/** A tensor that keeps a type of GGUF's which it is in already; `ggufWeights` makes them. */
+export interface PendingEncoded {
+  readonly name: string;
+  readonly type: string;
+  readonly shape: readonly number[];
+  /** Its numbers, or of a type of blocks their bytes, `u8 [rows, bytes of a row]`. */
+  load(): HostTensor;
+}
+
 /**
  * Metadata and tensors of a GGUF file that llama.cpp runs, out of a decoder in Hugging Face's terms. Add a tokenizer's
  * metadata (`ggufTokenizerMetadata`) before writing it. Where llama.cpp has no windows for the architecture (Mistral,
  * Qwen), the file's context ends with the window, within which all attention is alike.
  * @param json the content of its config.json
- * @param typeOf element type of each tensor in the file; see `ggufTypes`
+ * @param tensors in memory (`ggufWeights`), or in a file (`pendingFrom`)
+ * @param typeOf element type in the file of each tensor that is not encoded yet; see `ggufTypes`
  * @throws ModelError for a configuration that is not supported, a tensor that llama.cpp has no name for, or something
  *   that it computes otherwise
  */
 export function decoderToGguf(
   json: JsonObject,
-  tensors: Iterable<PendingTensor>,
-  typeOf: (tensor: PendingTensor) => string,
+  tensors: Iterable<PendingTensor | PendingEncoded>,
+  typeOf: (tensor: { readonly name: string; readonly shape: readonly number[] }) => string,
 ): { metadata: Map<string, GgufValue>; tensors: PendingGgufTensor[] } {
   const config = decoderConfig(json);
   const architecture = architectureFor(config.type);
   checkComputed(config, architecture);
-  const whole = architecture.fused ? fusedProjections([...tensors]) : [...tensors];
-  const pending = whole.map((tensor): PendingGgufTensor => {
-    const name = toGgmlName(tensor.name, config.postNorms);
-    if (!name) throw new ModelError(`llama.cpp has no name for the tensor "${tensor.name}" of a ${config.type}`);
-    const conversion = conversionOf(architecture, tensor.name, config);
-    const load = async (): Promise<HostTensor> => {
-      const loaded = await loadPending(tensor);
-      return conversion ? conversion.toGgml(loaded) : loaded;
+  const sources = Array.from(tensors, (tensor): Source => {
+    const { name, shape } = tensor;
+    if ("type" in tensor) return { name, shape, type: tensor.type, encoded: true, load: async () => tensor.load() };
+    return { name, shape, type: typeOf(tensor), encoded: false, load: () => loadPending(tensor) };
+  });
+  const pending = (architecture.fused ? fusedProjections(sources) : sources).map((source): PendingGgufTensor => {
+    const { type, shape, encoded } = source;
+    const name = toGgmlName(source.name, config.postNorms);
+    if (!name) throw new ModelError(`llama.cpp has no name for the tensor "${source.name}" of a ${config.type}`);
+    const conversion = conversionOf(architecture, source.name, config);
+    const load = async (): Promise<HostTensor | Uint8Array> => {
+      const loaded = await source.load();
+      const converted = conversion ? conversion.toGgml(loaded) : loaded;
+      return encoded && converted.dtype === "u8" ? converted.rawBytes() : converted;
     };
-    return { name, type: typeOf(tensor), shape: tensor.shape, load };
+    return { name, type, shape, load };
   });
   return { metadata: metadataOf(config, architecture), tensors: [...pending, ...frequencyFactors(config)] };
 }
 
+/** A tensor of either kind with its type in the file. */
+interface Source {
+  readonly name: string;
+  readonly type: string;
+  readonly shape: readonly number[];
+  /** Whether it comes in its type already. */
+  readonly encoded: boolean;
+  load(): Promise<HostTensor>;
+}
+
 /** The tensors with each layer's query, key and value projections in one. */
-function fusedProjections(tensors: readonly PendingTensor[]): PendingTensor[] {
+function fusedProjections(tensors: readonly Source[]): Source[] {
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   return tensors.flatMap((query) => {
     if (/self_attn\.[kv]_proj\./.test(query.name)) return [];
@@ -47,8 +73,13 @@ function fusedProjections(tensors: readonly PendingTensor[]): PendingTensor[] {
     const parts = ["q_proj", "k_proj", "v_proj"].map((part) => byName.get(query.name.replace("q_proj", part)));
     if (!parts.every((part) => part !== undefined))
       throw new ModelError(`"${query.name}" is without the key and value projections that belong to it`);
+    const other = parts.find(({ type }) => type !== query.type);
+    if (other)
+      throw new ModelError(
+        `"${query.name}" is of type ${query.type} and "${other.name}" ${other.type}, but llama.cpp has them in one`,
+      );
     const [rows, ...row] = query.shape as [number, ...number[]];
-    const load = async (): Promise<HostTensor> => joinedRows(await Promise.all(parts.map(loadPending)));
+    const load = async (): Promise<HostTensor> => joinedRows(await Promise.all(parts.map((part) => part.load())));
     return [{ ...query, name: query.name.replace("q_proj", "qkv_proj"), shape: [parts.length * rows, ...row], load }];
   });
 }

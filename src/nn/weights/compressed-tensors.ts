@@ -56,7 +56,7 @@ export function fromPackQuantized(tensors: PackedTensors, bits: number): BlockWe
     throw new ShapeError(
       `weight_packed of a matrix [${rows}, ${columns}] must be i32 [${rows}, ${words(columns)}], not ${packed.dtype} [${packed.shape.join(", ")}]`,
     );
-  if (scale.shape[0] !== rows || (groups > 1 && columns % groups !== 0))
+  if (scale.shape[0] !== rows || groups < 1 || columns % groups !== 0)
     throw new ShapeError(`weight_scale [${scale.shape.join(", ")}] does not go with a matrix [${rows}, ${columns}]`);
   if (zero && !fits(zero, words(rows), groups))
     throw new ShapeError(

@@ -6,6 +6,7 @@ export * from "./hadamard.ts";
 export * from "./half.ts";
 export * from "./low-rank.ts";
 export * from "./round.ts";
+export * from "./rounded-input.ts";
 export * from "./sparse.ts";
 export * from "./sparse24.ts";
 export * from "./store.ts";

@@ -4,6 +4,7 @@ import type { BlockFormat } from "./block-format.ts";
 import { type BlockParts, BlockWeight } from "./blocks.ts";
 import { HalfWeight } from "./half.ts";
 import { LowRank } from "./low-rank.ts";
+import { RoundedInput } from "./rounded-input.ts";
 import { type SparseIndex, SparseWeight } from "./sparse.ts";
 import { Sparse24 } from "./sparse24.ts";
 import { SumWeight } from "./sum.ts";
@@ -62,13 +63,9 @@ export function storeWeights(weights: Readonly<Record<string, Weight | Leaf>>): 
 class Parts {
   readonly #name: string;
   readonly #attributes: Readonly<Record<string, unknown>>;
-  readonly #parts: ReadonlyMap<string, Weight | HostTensor>;
+  readonly #parts: ReadonlyMap<string, Weight | Leaf>;
 
-  constructor(
-    name: string,
-    attributes: Readonly<Record<string, unknown>>,
-    parts: ReadonlyMap<string, Weight | HostTensor>,
-  ) {
+  constructor(name: string, attributes: Readonly<Record<string, unknown>>, parts: ReadonlyMap<string, Weight | Leaf>) {
     this.#name = name;
     this.#attributes = attributes;
     this.#parts = parts;
@@ -82,13 +79,13 @@ class Parts {
     return asWeight(this.#part(key));
   }
 
-  tensor(key: string): HostTensor {
+  tensor(key: string): Leaf {
     const part = this.#part(key);
     if (part instanceof Weight) throw new ArgumentError(`"${this.#name}.${key}" must be a tensor, not ${part.kind}`);
     return part;
   }
 
-  #part(key: string): Weight | HostTensor {
+  #part(key: string): Weight | Leaf {
     const part = this.#parts.get(key);
     if (!part) throw new ArgumentError(`the description of "${this.#name}" lacks its part "${key}"`);
     return part;
@@ -142,6 +139,8 @@ const kinds: Readonly<Record<string, (parts: Parts) => Weight>> = {
     ),
   half: (p) => new HalfWeight(p.tensor("values")),
   "low-rank": (p) => new LowRank(p.weight("up"), p.weight("down")),
+  "rounded-input": (p) =>
+    new RoundedInput(p.weight("inner"), { bits: p.count("bits"), ...(p.has("range") && { range: p.tensor("range") }) }),
   sparse: (p) => {
     const [rows = 0, columns = 0] = p.numbers("shape");
     const index: SparseIndex = p.has("bitmap")
@@ -163,15 +162,16 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 
 /**
  * The weights that `storeWeights` took apart; tensors that the description does not speak of are returned as they are.
+ * Out of symbolic tensors come symbolic weights, by which a description can be checked before numbers are read.
  * @throws ArgumentError, ShapeError, DTypeError for a description that is none or that does not fit the tensors.
  */
-export function restoreWeights(
+export function restoreWeights<T extends Leaf = HostTensor>(
   description: unknown,
-  tensors: Readonly<Record<string, HostTensor>>,
-): Record<string, Weight | HostTensor> {
+  tensors: Readonly<Record<string, T>>,
+): Record<string, Weight | T> {
   if (!isRecord(description)) throw new ArgumentError("the description of weights must be a record by name");
   const used = new Set<string>();
-  const take = (name: string): HostTensor => {
+  const take = (name: string): T => {
     if (!Object.hasOwn(tensors, name)) throw new ArgumentError(`the file lacks the tensor "${name}"`);
     used.add(name);
     return tensors[name]!;
@@ -193,7 +193,7 @@ export function restoreWeights(
   };
   const made = Object.entries(description).map(([name, value]) => [name, make(name, value)] as const);
   const rest = Object.entries(tensors).filter(([name]) => !used.has(name));
-  return Object.fromEntries<Weight | HostTensor>([...rest, ...made]);
+  return Object.fromEntries<Weight | T>([...rest, ...made]);
 }
 
 const isNames = (value: unknown): value is string[] =>
