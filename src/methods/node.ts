@@ -1,2 +1,5 @@
-/** What the methods keep in files. */
+/** Compressions whose state is kept in files. */
+
+export * from "./weights/merge/checkpoint.node.ts";
+export * from "./weights/parts.node.ts";
 export * from "./weights/resume.node.ts";

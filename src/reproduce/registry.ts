@@ -2,5 +2,12 @@ import type { System } from "./system.ts";
 
 /** The systems by id, each loaded when it is asked for. */
 export const systems: Readonly<Record<string, () => Promise<System>>> = {
+  awq: async () => (await import("./awq.ts")).awq,
   gptq: async () => (await import("./gptq.ts")).gptq,
+  paramdelta: async () => (await import("./paramdelta.ts")).paramdelta,
+  quarot: async () => (await import("./quarot.ts")).quarot,
+  smoothquant: async () => (await import("./smoothquant.ts")).smoothquant,
+  sparsegpt: async () => (await import("./sparsegpt.ts")).sparsegpt,
+  "svd-llm": async () => (await import("./svd.ts")).svdLlm,
+  wanda: async () => (await import("./wanda.ts")).wanda,
 };

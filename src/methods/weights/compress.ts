@@ -2,6 +2,7 @@ import { decoderShapes, matrixInput } from "../../models/index.ts";
 import { asWeight, type Weight } from "../../nn/index.ts";
 import type { DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor, isHostTensor, Rng } from "../../tensor/index.ts";
+import { StateError } from "./errors.ts";
 import { HiddenStates } from "./hidden.ts";
 import type { MatrixMethod } from "./method.ts";
 import type { Plan } from "./plan.ts";
@@ -128,7 +129,7 @@ class Run {
     const run = state ? await this.#identity() : "";
     const saved = (await state?.load()) ?? null;
     if (saved && saved.run !== run)
-      throw new ArgumentError(
+      throw new StateError(
         "the saved state belongs to another run: model, plan, calibration windows or seed differ; remove it to start over",
       );
     const first = saved?.next ?? 0;
@@ -281,7 +282,7 @@ class Run {
 }
 
 /** @throws ArgumentError for windows that are no windows, or hold tokens that the model does not have */
-function checkedWindows(windows: HostTensor, { vocab }: { readonly vocab: number }): [number, number] {
+export function checkedWindows(windows: HostTensor, { vocab }: { readonly vocab: number }): [number, number] {
   const [count, length] = windows.shape as [number, number];
   if (windows.dtype !== "i64" || windows.shape.length !== 2 || windows.size === 0)
     throw new ArgumentError(

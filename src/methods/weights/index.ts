@@ -1,14 +1,32 @@
 /** Post-training compression of weights: the driver, its calibration and plans, and the methods for one matrix. */
+
+export * from "./awq.ts";
+export * from "./budget.ts";
 export * from "./calibration.ts";
 export * from "./compress.ts";
+export * from "./errors.ts";
+export { type ChannelScales, foldScales, scalablePoints } from "./fold.ts";
+export * from "./fold-gains.ts";
 export * from "./gptq.ts";
+export * from "./half.ts";
 export * from "./hidden.ts";
 export * from "./knapsack.ts";
+export * from "./layer-inputs.ts";
 export * from "./loss.ts";
+export * from "./magnitude.ts";
+export * from "./merge/index.ts";
 export * from "./method.ts";
 export { type BlockOptions, nearest } from "./nearest.ts";
 export * from "./plan.ts";
+export * from "./recipe.ts";
 export * from "./report.ts";
+export * from "./rotation.ts";
+export * from "./rounded-inputs.ts";
 export * from "./sensitivity.ts";
+export * from "./smoothquant.ts";
 export * from "./source.ts";
+export * from "./sparsegpt.ts";
+export type { SemiStructured, Sparsity, Unstructured } from "./sparsity.ts";
 export * from "./statistics.ts";
+export * from "./svd.ts";
+export * from "./wanda.ts";

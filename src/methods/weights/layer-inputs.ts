@@ -1,0 +1,40 @@
+import { decoderShapes } from "../../models/index.ts";
+import { asWeight, type Weight } from "../../nn/index.ts";
+import type { DeviceOptions } from "../../runtime/index.ts";
+import type { HostTensor } from "../../tensor/index.ts";
+import { checkedWindows } from "./compress.ts";
+import { HiddenStates } from "./hidden.ts";
+import type { DecoderSource } from "./source.ts";
+import type { InputStatistics } from "./statistics.ts";
+
+/** A layer with what its matrices are multiplied with on calibration text. */
+export interface LayerInputs {
+  readonly index: number;
+  readonly weights: Readonly<Record<string, Weight | HostTensor>>;
+  /** By point. */
+  readonly inputs: ReadonlyMap<string, InputStatistics>;
+}
+
+/**
+ * Walks the layers of a model as it is, one in memory at a time.
+ * @param windows `i64 [windows, seq]`
+ * @param pointsOf the points of a layer to look at, and their widths
+ * @throws ArgumentError for windows that do not fit the model, and activations that are not finite
+ */
+export async function* layerInputs(
+  source: DecoderSource,
+  windows: HostTensor,
+  pointsOf: (layer: number) => ReadonlyMap<string, number>,
+  device: DeviceOptions = {},
+): AsyncGenerator<LayerInputs, void, undefined> {
+  const { config } = source;
+  await using hidden = new HiddenStates(config, checkedWindows(windows, config), device);
+  await hidden.embed(asWeight(await source.read("model.embed_tokens.weight")), windows);
+  const names = [...decoderShapes(config).keys()];
+  for (let index = 0; index < config.layers; index++) {
+    const weights: Record<string, Weight | HostTensor> = {};
+    for (const name of names) if (name.startsWith(`model.layers.${index}.`)) weights[name] = await source.read(name);
+    yield { index, weights, inputs: await hidden.statistics(index, weights, pointsOf(index)) };
+    await hidden.advance(index, weights);
+  }
+}

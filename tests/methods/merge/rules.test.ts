@@ -1,0 +1,189 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { addition, dare, type MergeRule, slerp, type TensorChange, ties } from "../../../src/methods/index.ts";
+
+const entry = fc.integer({ min: -40, max: 40 }).map((n) => n / 8);
+const values = (size: number) => fc.array(entry, { minLength: size, maxLength: size }).map((v) => Float32Array.from(v));
+const weight = fc.integer({ min: 1, max: 12 }).map((n) => n / 4);
+
+/** A start and changes of one size. */
+const tensors = fc.tuple(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 1, max: 4 })).chain(([size, models]) =>
+  fc.record({
+    start: values(size),
+    changes: fc.array(fc.record({ before: values(size), after: values(size), weight }), {
+      minLength: models,
+      maxLength: models,
+    }),
+  }),
+);
+
+function expectClose(ours: readonly number[], expected: ArrayLike<number>, digits = 10): void {
+  expect(ours).toHaveLength(expected.length);
+  for (const [i, value] of ours.entries()) expect(value).toBeCloseTo(expected[i]!, digits);
+}
+
+function merged(rule: MergeRule, start: Float32Array, changes: readonly TensorChange[], name = "w"): number[] {
+  rule.check(changes.map((change) => change.weight));
+  const value = rule.prepare(start, changes, name);
+  return Array.from(start, (_, i) => value(i));
+}
+
+const deltas = ({ before, after }: TensorChange): number[] => Array.from(after, (v, i) => v - before[i]!);
+
+const runs = { numRuns: 100, seed: 7 };
+
+describe("addition", () => {
+  it("is start plus weighted differences", () => {
+    fc.assert(
+      fc.property(tensors, ({ start, changes }) => {
+        const expected = Array.from(start, (s, i) =>
+          changes.reduce((sum, change) => sum + change.weight * deltas(change)[i]!, s),
+        );
+        expectClose(merged(addition, start, changes), expected);
+      }),
+      runs,
+    );
+  });
+
+  it("gives ParamΔ's P where the new base is the old one, and undoes itself", () => {
+    const [base, post] = [Float32Array.of(1, 1e-7, -3, 0.1), Float32Array.of(1.5, 2, 1e-3, 0.3)];
+    const there = merged(addition, base, [{ before: base, after: post, weight: 1 }]);
+    expect(Float32Array.from(there)).toEqual(post);
+    const back = merged(addition, Float32Array.from(there), [{ before: base, after: post, weight: -1 }]);
+    expectClose(back, base, 6);
+  });
+
+  it("keeps the sign of a zero that nothing changes", () => {
+    const start = Float32Array.of(-0, 0, -0);
+    const same = Float32Array.of(1, 2, 3);
+    expect(merged(addition, start, [{ before: same, after: same, weight: 2 }])).toEqual([-0, 0, -0]);
+    expect(merged(dare(), start, [{ before: same, after: same, weight: 2 }])).toEqual([-0, 0, -0]);
+  });
+});
+
+describe("TIES", () => {
+  /** The paper's three steps, by sorting and counting. */
+  function plain(start: Float32Array, changes: readonly TensorChange[], density: number, scale: number): number[] {
+    const trimmed = changes.map((change) => {
+      const all = deltas(change);
+      const sorted = all.map(Math.abs).sort((a, b) => b - a);
+      const least = sorted[Math.max(1, Math.round(density * all.length)) - 1]!;
+      return all.map((delta) => (Math.abs(delta) >= least ? delta : 0));
+    });
+    return Array.from(start, (s, i) => {
+      const weighted = trimmed.map((deltas, k) => [changes[k]!.weight, deltas[i]!] as const);
+      const sign = Math.sign(weighted.reduce((sum, [w, delta]) => sum + w * delta, 0));
+      const agreeing = weighted.filter(([, delta]) => delta !== 0 && Math.sign(delta) === sign);
+      const total = agreeing.reduce((sum, [w]) => sum + w, 0);
+      return total === 0 ? s : s + (scale * agreeing.reduce((sum, [w, delta]) => sum + w * delta, 0)) / total;
+    });
+  }
+
+  it("is trim, elect and disjoint mean", () => {
+    const density = fc.constantFrom(0.01, 0.2, 0.5, 0.75, 1);
+    fc.assert(
+      fc.property(tensors, density, fc.constantFrom(-1, 0.5, 1), ({ start, changes }, share, scale) => {
+        const expected = plain(start, changes, share, scale);
+        expectClose(merged(ties({ density: share, scale }), start, changes), expected);
+      }),
+      runs,
+    );
+  });
+
+  it("finds the edge of trimming among magnitudes of every size", () => {
+    const after = Float32Array.from({ length: 1000 }, (_, i) => (i % 2 ? -1 : 1) * 1.07 ** (i - 700));
+    const change = { before: new Float32Array(1000), after, weight: 1 };
+    const kept = merged(ties({ density: 0.137 }), new Float32Array(1000), [change]);
+    expect(kept.map((value) => value !== 0)).toEqual(Array.from(after, (_, i) => i >= 1000 - 137));
+  });
+
+  it("is task arithmetic for one model and density 1", () => {
+    fc.assert(
+      fc.property(tensors, ({ start, changes: [change] }) => {
+        const one = [{ ...change!, weight: 1 }];
+        expect(merged(ties({ density: 1 }), start, one)).toEqual(merged(addition, start, one));
+      }),
+      runs,
+    );
+  });
+
+  it("refuses what it cannot mean", () => {
+    expect(() => ties({ density: 0 })).toThrow("a density is a share of the entries, above 0 and at most 1, not 0");
+    expect(() => ties({ scale: Infinity })).toThrow("the scale of a TIES merge must be finite, not Infinity");
+    expect(() => ties().check([1, -1])).toThrow("TIES averages with weights above 0, not -1");
+  });
+});
+
+describe("DARE", () => {
+  const size = 20_000;
+  const start = new Float32Array(size).fill(1);
+  const changes = [3, -2].map((delta, k) => ({
+    before: new Float32Array(size),
+    after: new Float32Array(size).fill(delta),
+    weight: k + 1,
+  }));
+
+  it("keeps entries or drops them, and on average adds what addition adds", () => {
+    const ours = merged(dare({ density: 0.25, seed: 3 }), start, changes);
+    // 3 and 2 * -2, each four times as large or not at all.
+    expect(new Set(ours)).toEqual(new Set([1, 13, -15, -3]));
+    const mean = ours.reduce((a, b) => a + b) / size;
+    // Standard error of the mean: sqrt(0.25 * 0.75 * (12^2 + 16^2) / size) = 0.061.
+    expect(Math.abs(mean - 0)).toBeLessThan(0.25);
+  });
+
+  it("drops the same for the same seed, others for another seed, tensor or model", () => {
+    const drawn = (seed: number, name: string) => merged(dare({ seed }), start, changes, name);
+    expect(drawn(1, "a")).toEqual(drawn(1, "a"));
+    expect(drawn(1, "a")).not.toEqual(drawn(2, "a"));
+    expect(drawn(1, "a")).not.toEqual(drawn(1, "b"));
+    expect(new Set(drawn(1, "a")).size).toBe(4);
+  });
+
+  it("drops nothing at density 1", () => {
+    fc.assert(
+      fc.property(tensors, ({ start: from, changes: all }) => {
+        expect(merged(dare({ density: 1 }), from, all)).toEqual(merged(addition, from, all));
+      }),
+      runs,
+    );
+  });
+});
+
+describe("SLERP", () => {
+  const between = (start: Float32Array, after: Float32Array, weight: number): number[] =>
+    merged(slerp, start, [{ before: start, after, weight }]);
+
+  it("has its ends at the two tensors", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 8 }).chain((n) => fc.tuple(values(n), values(n))),
+        ([a, b]) => {
+          expect(between(a, b, 0)).toEqual([...a]);
+          expect(between(a, b, 1)).toEqual([...b]);
+        },
+      ),
+      runs,
+    );
+  });
+
+  it("turns by equal angles and keeps the length of unit vectors", () => {
+    const [a, b] = [Float32Array.of(1, 0, 0), Float32Array.of(0, 1, 0)];
+    for (const t of [0.25, 0.5, 0.9]) {
+      const [x, y, z] = between(a, b, t) as [number, number, number];
+      expect(Math.atan2(y, x)).toBeCloseTo((t * Math.PI) / 2, 12);
+      expect(Math.hypot(x, y, z)).toBeCloseTo(1, 12);
+    }
+  });
+
+  it("interpolates parallel tensors, opposite ones and zeros linearly", () => {
+    expect(between(Float32Array.of(1, 2), Float32Array.of(2, 4), 0.25)).toEqual([1.25, 2.5]);
+    expect(between(Float32Array.of(1, 2), Float32Array.of(-1, -2), 0.5)).toEqual([0, 0]);
+    expect(between(Float32Array.of(0, 0), Float32Array.of(3, 4), 0.5)).toEqual([1.5, 2]);
+  });
+
+  it("refuses more than one model, and places off the arc", () => {
+    expect(() => slerp.check([0.5, 0.5])).toThrow("SLERP goes from one model to another, not to 2");
+    expect(() => slerp.check([1.5])).toThrow("SLERP goes a share of the way, from 0 to 1, not 1.5");
+  });
+});
