@@ -9,6 +9,8 @@ export interface Command {
   readonly options: Readonly<Record<string, OptionSpec>>;
   /** Whether `run` heeds `signal` on Ctrl-C: it saves what it has and returns. Without it Ctrl-C ends at once. */
   readonly graceful?: boolean;
+  /** A command line that shows a usual case, for its help. */
+  readonly example?: string;
   run(input: Input): Promise<Outcome>;
 }
 
@@ -71,9 +73,12 @@ export interface Outcome {
 }
 
 /** A command whose `run` sees its arguments and options with the types that its declaration gives them. */
-export function command<
-  const A extends Record<string, ArgSpec>,
-  const O extends Record<string, OptionSpec>,
->(declaration: { args: A; options: O; graceful?: boolean; run(input: Input<A, O>): Promise<Outcome> }): Command {
+export function command<const A extends Record<string, ArgSpec>, const O extends Record<string, OptionSpec>>(
+  declaration: Omit<Command, "args" | "options" | "run"> & {
+    args: A;
+    options: O;
+    run(input: Input<A, O>): Promise<Outcome>;
+  },
+): Command {
   return declaration as unknown as Command;
 }

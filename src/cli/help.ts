@@ -48,5 +48,6 @@ export function commandHelp(name: string, summary: string, command: Command): st
   }
   const options = Object.entries({ ...command.options, ...commonOptions });
   sections.push(`Options:\n${columns(options.map(([key, spec]) => optionRow(key, spec)))}`);
+  if (command.example !== undefined) sections.push(`Example:\n  ${command.example}`);
   return sections.join("\n\n");
 }

@@ -1,2 +1,3 @@
 /** Reports as pages. */
 export * from "./page.node.ts";
+export * from "./probe.node.ts";

@@ -6,6 +6,18 @@ export type CommandTable = Readonly<
 >;
 
 export const commands: CommandTable = {
+  compare: {
+    summary: "measure models side by side, and draw it",
+    load: async () => (await import("./compare.ts")).compare,
+  },
+  compress: {
+    summary: "make a model small, write it for other programs, and show what that cost",
+    load: async () => (await import("./compress.ts")).compress,
+  },
+  demo: {
+    summary: "compress the model that comes with pare in several ways, and show what each cost",
+    load: async () => (await import("./demo.ts")).demo,
+  },
   doctor: {
     summary: "show what this machine can run: devices, cores, memory, cache",
     load: async () => (await import("./doctor.ts")).doctor,
@@ -13,6 +25,14 @@ export const commands: CommandTable = {
   eval: {
     summary: "judge a model: perplexity, multiple choice, exact answers, programs",
     load: async () => (await import("./eval.ts")).evaluate,
+  },
+  inspect: {
+    summary: "show what a model or file consists of: tensors, sizes, representations, damage",
+    load: async () => (await import("./inspect.ts")).inspect,
+  },
+  merge: {
+    summary: "make one model of several by adding up their weights: ParamΔ, TIES, DARE, ...",
+    load: async () => (await import("./merge.ts")).merge,
   },
   reproduce: {
     summary: "run the experiment of a published system and say whether its claim holds",

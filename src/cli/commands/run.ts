@@ -51,7 +51,9 @@ export const run = command({
     if (given === undefined && !talks && args.model !== undefined)
       throw new UsageError('there is no prompt; give one with --prompt "...", or with --prompt - on standard input');
 
+    const began = performance.now();
     await using model = await openTextModel(args.model, options);
+    const loadSeconds = (performance.now() - began) / 1000;
     const { temperature, topK, topP, minP, repetitionPenalty, stop } = options;
     const seed = options.seed ?? randomInt(2 ** 31);
     const sampling = { ...usual, ...model.advice, ...definedOf({ temperature, topK, topP, minP, repetitionPenalty }) };
@@ -76,7 +78,13 @@ export const run = command({
     const result = await answer(model, ids, { ...settings, signal }, show);
     show("\n");
     note(figures(result, seed));
-    return { text: "", json: { model: model.name, device: model.session.device, seed, prompt, ...result } };
+    const { name, session } = model;
+    // Kibibytes, of the whole process.
+    const peakBytes = process.resourceUsage().maxRSS * 1024;
+    return {
+      text: "",
+      json: { model: name, device: session.device, seed, prompt, loadSeconds, peakBytes, ...result },
+    };
   },
 });
 

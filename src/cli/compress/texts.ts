@@ -1,0 +1,59 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Tokenizer } from "../../formats/index.ts";
+import { decodeUtf8 } from "../../formats/json.ts";
+import { encodeCalibration } from "../../methods/index.ts";
+import { embeddedModel } from "../../models/node.ts";
+import { UsageError } from "../errors.ts";
+
+/** Text for a model: to calibrate on, and to measure on. */
+export interface Texts {
+  /** Null where there is none. */
+  readonly calibration: readonly number[] | null;
+  /** Text that calibration does not see; null where there is none. */
+  readonly measured: { readonly name: string; readonly tokens: readonly number[] } | null;
+}
+
+/** Share of a calibration text that is kept for measuring where no other text is given. */
+const KEPT = 0.1;
+
+/**
+ * Reads the texts that a user names. The model that comes with pare brings its own; where only a text to calibrate on is
+ * named, its last tenth is measured on instead.
+ * @throws UsageError for a file that cannot be read; FormatError for one that is not UTF-8; ArgumentError for an empty one
+ */
+export async function readTexts(
+  source: string,
+  tokenizer: Tokenizer,
+  { calibrate, text }: { readonly calibrate: string | undefined; readonly text: string | undefined },
+  note: (line: string) => void,
+): Promise<Texts> {
+  const own = source === embeddedModel;
+  const calibratePath = calibrate ?? (own ? join(embeddedModel, "training-sample.txt") : undefined);
+  const textPath = text ?? (own ? join(embeddedModel, "held-out.txt") : undefined);
+  const read = async (path: string): Promise<number[]> =>
+    encodeCalibration(
+      tokenizer,
+      own && !calibrate && !text ? plainStories(await textOf(path)) : await textOf(path),
+      note,
+    );
+  const all = calibratePath === undefined ? null : await read(calibratePath);
+  if (textPath !== undefined)
+    return { calibration: all, measured: { name: nameOf(textPath), tokens: await read(textPath) } };
+  if (!all) return { calibration: null, measured: null };
+  const cut = Math.floor(all.length * (1 - KEPT));
+  const name = `the last tenth of ${nameOf(calibratePath!)}`;
+  return { calibration: all.slice(0, cut), measured: { name, tokens: all.slice(cut) } };
+}
+
+/** The embedded texts without the marks between stories, which calibration reads as text. */
+const plainStories = (text: string): string => text.replaceAll("<|endoftext|>", "\n");
+
+async function textOf(path: string): Promise<string> {
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw new UsageError(`${path} cannot be read (${error.code ?? error.message})`);
+  });
+  return decodeUtf8(bytes, path);
+}
+
+const nameOf = (path: string): string => path.split(/[/\\]/).at(-1)!;

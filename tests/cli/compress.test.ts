@@ -1,0 +1,179 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type CompressJob, compressModel } from "../../src/cli/compress/compress.ts";
+import { Tokenizer } from "../../src/formats/index.ts";
+import { readModelFolder } from "../../src/formats/node.ts";
+import { denseValues } from "../../src/methods/index.ts";
+import { embeddedModel, openModel, saveModel } from "../../src/models/node.ts";
+import { asWeight, Dense } from "../../src/nn/index.ts";
+import type { Report } from "../../src/report/index.ts";
+import { HostTensor } from "../../src/tensor/index.ts";
+import { tinyModel } from "../generate/models.ts";
+import { tinyShape } from "./models.ts";
+import { start } from "./process.ts";
+
+const work = mkdtempSync(join(tmpdir(), "pare-compress-"));
+const at = (name: string): string => join(work, name);
+afterAll(() => rmSync(work, { recursive: true }));
+
+const shape = {
+  ...tinyShape,
+  hidden_size: 32,
+  intermediate_size: 64,
+  num_hidden_layers: 2,
+  max_position_embeddings: 128,
+};
+
+async function saveTiny(name: string, damaged = false): Promise<void> {
+  const { weights } = tinyModel(shape);
+  const json = { model_type: "llama", ...shape };
+  const { tokenizerJson, tokenizerConfig } = await readModelFolder(embeddedModel);
+  const changed = damaged
+    ? {
+        ...weights,
+        "model.layers.1.mlp.up_proj.weight": new Dense(
+          new HostTensor("f32", [64, 32], new Float32Array(64 * 32).fill(Number.NaN)),
+        ),
+      }
+    : weights;
+  await saveModel(at(name), {
+    json,
+    weights: changed,
+    tokenizer: Tokenizer.fromFiles({ tokenizerJson, tokenizerConfig }),
+  });
+}
+
+beforeAll(async () => {
+  await saveTiny("tiny");
+  await saveTiny("damaged", true);
+  writeFileSync(at("text.txt"), readFileSync(join(embeddedModel, "training-sample.txt"), "utf8").slice(0, 30_000));
+  writeFileSync(at("empty.txt"), "");
+});
+
+const notes: string[] = [];
+function job(out: string, changes: Partial<CompressJob> = {}): CompressJob {
+  return {
+    model: at("tiny"),
+    recipe: { to: "4bit", block: 16 },
+    budget: undefined,
+    embedding: "8bit",
+    calibrate: at("text.txt"),
+    text: undefined,
+    windows: 4,
+    length: 64,
+    out: at(out),
+    formats: ["safetensors"],
+    report: false,
+    force: false,
+    seed: 0,
+    threads: 1,
+    signal: new AbortController().signal,
+    note: (line) => notes.push(line),
+    ...changes,
+  };
+}
+
+/** All numbers of a saved model. */
+async function numbersOf(name: string): Promise<Record<string, Uint8Array>> {
+  await using model = await openModel(at(name));
+  const entries = Object.entries(model.weights).map(async ([key, w]) => {
+    const values = w.shape.length === 2 ? await denseValues(asWeight(w)) : (w as HostTensor);
+    return [key, values.rawBytes()] as const;
+  });
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+describe("compressing", { timeout: 300_000 }, () => {
+  it("writes every format, and a report", async () => {
+    const result = await compressModel(
+      job("all", { formats: ["safetensors", "onnx", "gguf"], report: true, recipe: { to: "4bit", block: 32 } }),
+    );
+    expect(result!.before / result!.after).toBeGreaterThan(3);
+    for (const file of ["model.safetensors", "onnx/model_q4.onnx", "all.gguf", "tokenizer.json", "report.html"])
+      expect(existsSync(join(at("all"), file)), file).toBe(true);
+    const report = JSON.parse(readFileSync(join(at("all"), "report.json"), "utf8")) as Report;
+    expect(report.variants.map(({ name }) => name)).toEqual(["original", "4bit"]);
+    const [original, compressed] = report.variants;
+    expect(original!.kl).toBeNull();
+    expect(compressed!.kl!.value).toBeGreaterThan(0);
+    expect(compressed!.speed!.decode).toBeGreaterThan(0);
+    expect(compressed!.loadSeconds).toBeGreaterThan(0);
+    expect(Object.keys(compressed!.layerErrors)).toHaveLength(16);
+    expect(compressed!.bytes).toBe(result!.after);
+    expect(report.histograms).toHaveLength(2);
+    expect(existsSync(`${at("all")}.partial`) || existsSync(`${at("all")}.state`)).toBe(false);
+  });
+
+  it("goes on where it was stopped, with the same numbers", async () => {
+    await compressModel(job("whole"));
+    const stop = new AbortController();
+    let matrices = 0;
+    const note = (line: string): void => {
+      if (/^\d+\/16/.test(line) && ++matrices === 9) stop.abort();
+    };
+    expect(await compressModel(job("halved", { signal: stop.signal, note }))).toBeNull();
+    expect(existsSync(at("halved"))).toBe(false);
+    const again: string[] = [];
+    await compressModel(job("halved", { note: (line) => again.push(line) }));
+    expect(again.filter((line) => /^\d+\/16/.test(line)).length).toBeLessThan(16);
+    expect(await numbersOf("halved")).toEqual(await numbersOf("whole"));
+  });
+
+  it("shares out bits under a budget", async () => {
+    const bytes = 150_000;
+    const mixed = await compressModel(job("mixed", { budget: { bytes } }));
+    expect(mixed!.after).toBeLessThanOrEqual(bytes);
+    expect(new Set(mixed!.reports.map(({ method }) => method)).size).toBeGreaterThan(1);
+    await expect(compressModel(job("none", { budget: { bytes: 1000 } }))).rejects.toThrow(/bytes are too few/);
+  });
+
+  it.each(["2:4", "sparse", "lowrank", "ternary", "f16"] as const)("makes %s models that open again", async (to) => {
+    await compressModel(job(`to-${to.replace(":", "")}`, { recipe: { to, block: 16 } }));
+    expect(Object.keys(await numbersOf(`to-${to.replace(":", "")}`))).toHaveLength(21);
+  });
+
+  it("leaves what is there alone unless told otherwise", async () => {
+    await compressModel(job("kept"));
+    const before = readFileSync(join(at("kept"), "model.safetensors"));
+    await expect(compressModel(job("kept"))).rejects.toThrow(/kept exists; --force replaces it/);
+    // A format that has no place for 3 bits fails at the end: what was there still is.
+    const impossible = job("kept", { force: true, recipe: { to: "3bit", block: 16 }, formats: ["gguf"] });
+    await expect(compressModel(impossible)).rejects.toThrow(/which GGUF has no type for/);
+    expect(readFileSync(join(at("kept"), "model.safetensors"))).toEqual(before);
+    // What that run was at is not mixed up with another.
+    const other = { recipe: { to: "2bit", block: 16 } } as const;
+    rmSync(at("kept"), { recursive: true });
+    await expect(compressModel(job("kept", other))).rejects.toThrow(
+      /kept\.state: the saved state belongs to another run/,
+    );
+    await compressModel(job("kept", { ...other, force: true }));
+    expect(readFileSync(join(at("kept"), "model.safetensors"))).not.toEqual(before);
+  });
+
+  it.each([
+    [{ calibrate: at("empty.txt") }, "the calibration text is empty"],
+    [{ calibrate: at("nowhere.txt") }, /nowhere\.txt cannot be read \(ENOENT\)/],
+    [{ model: at("damaged") }, /"model\.layers\.1\.mlp\.up_proj\.weight" holds NaN/],
+    [{ calibrate: undefined, recipe: { to: "4bit", method: "gptq" } }, /gptq calibrates on text/],
+    [{ calibrate: undefined, budget: { bytes: 1e6 } }, /a budget is shared out by what each matrix costs on text/],
+    [{ calibrate: undefined, report: true }, /a report measures on text; give --text/],
+    [{ recipe: { to: "2:4", method: "gptq" } }, "2:4 does not go with gptq, but with sparsegpt, wanda, magnitude"],
+  ] as const)("refuses %o", async (changes, message) => {
+    await expect(compressModel(job("refused", changes as Partial<CompressJob>))).rejects.toThrow(message);
+    expect(existsSync(at("refused"))).toBe(false);
+  });
+
+  it.each([
+    [["--method", "gptg"], 'did you mean "gptq"'],
+    [["--block", "20"], '--block takes a multiple of 16, or channel, not "20"'],
+    [["--size", "60"], '--size takes a size such as 60MB or 1.5GB, not "60"'],
+    [["--size", "60MB", "--ppl-increase", "2%"], "give --size or --ppl-increase, not both"],
+    [["--format", "ggml"], 'there is no format "ggml"'],
+  ])("explains %o", async (words, message) => {
+    const { code, err } = await start("compress", ...words).ended;
+    expect(err).toContain(message);
+    expect(code).toBe(2);
+  });
+});
