@@ -31,6 +31,9 @@ export interface MeasureOptions extends DeviceOptions {
 /** What of a variant can be measured beside other work: its size, what it predicts, and how it writes. */
 export type Quality = Omit<Variant, "speed" | "peakBytes" | "loadSeconds">;
 
+/** The same luck for all models; without any, small ones go round in circles. */
+const drawing = { temperature: 0.7, topP: 0.95, seed: 1 };
+
 /** Measures a model's size and quality. */
 export async function measureQuality(
   subject: Subject,
@@ -44,7 +47,7 @@ export async function measureQuality(
   const terms = windows.map(({ nats, tokens: count }) => ({ total: nats, weight: count }));
   const comparison = reference && (await compareModels(reference, subject, tokens, device));
   await using session = await DecoderSession.open(config, weights, device);
-  const { text } = await complete(session, tokenizer, prompt, { maxTokens: sampleTokens, temperature: 0 });
+  const { text } = await complete(session, tokenizer, prompt, { maxTokens: sampleTokens, ...drawing });
   return {
     name,
     bytes,

@@ -24,7 +24,7 @@ export interface Variant {
   readonly loadSeconds: number | null;
   /** Relative output error of each compressed matrix on calibration text, by name. */
   readonly layerErrors: Readonly<Record<string, number>>;
-  /** How it continues the report's prompt, taking the best token each time. */
+  /** How it continues the report's prompt, drawn with the same seed for all. */
   readonly sample: string;
 }
 

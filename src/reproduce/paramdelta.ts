@@ -59,7 +59,7 @@ class Experiment {
   async run() {
     const { full, log } = this.#setting;
     const base = this.#model.weights;
-    const steps = { post: full ? 300 : 84, read: full ? 150 : 40 };
+    const steps = { post: full ? 300 : 100, read: full ? 150 : 40 };
     const post = await this.#postTrain("post-training the base", base, steps.post);
     const newBase = await this.#read(base, steps.read);
     const direct = await this.#postTrain("post-training the new base", newBase, steps.post);
