@@ -1,6 +1,6 @@
 import { nearest, gptq as rounding } from "../methods/index.ts";
-import { PostTraining } from "./post-training.ts";
-import type { Check, System } from "./system.ts";
+import { lowerPerplexity } from "./lower-perplexity.ts";
+import type { System } from "./system.ts";
 
 /** GPTQ against rounding to nearest on the same grids, from 4 bits down to 2. */
 export const gptq: System = {
@@ -16,17 +16,12 @@ export const gptq: System = {
   file: "src/methods/weights/gptq.ts",
   claim: "at 4 and 3 bits GPTQ loses far less perplexity than rounding to nearest, and it makes 2 bits usable",
   bar: "lower held-out perplexity than nearest at 4, 3 and 2 bits, blocks of 128",
-  async experiment(setting) {
-    const work = await PostTraining.on(setting);
-    const original = await work.perplexityWith(null);
-    const checks: Check[] = [];
-    for (const format of ["int4", "int3", "int2"] as const) {
-      const grid = { format, block: 128, symmetric: false };
-      const baseline = await work.perplexityWith(nearest(grid));
-      const ours = await work.perplexityWith(rounding({ ...grid, activationOrder: true }));
-      checks.push({ what: `perplexity at ${format}`, ours, baseline, holds: ours < baseline });
-    }
-    const named = (which: "ours" | "baseline") => Object.fromEntries(checks.map((c) => [c.what, c[which]]));
-    return { checks, metrics: { original, ...named("ours") }, baseline: named("baseline") };
-  },
+  experiment: (setting) =>
+    lowerPerplexity(
+      setting,
+      (["int4", "int3", "int2"] as const).map((format) => {
+        const grid = { format, block: 128, symmetric: false };
+        return { what: format, ours: rounding({ ...grid, activationOrder: true }), baseline: nearest(grid) };
+      }),
+    ),
 };

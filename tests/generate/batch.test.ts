@@ -9,21 +9,21 @@ import {
   generateBatch,
 } from "../../src/generate/index.ts";
 import { Rng } from "../../src/tensor/index.ts";
-import { expectNear, tinyModel, letterTokenizer as tokenizer, type WholeLogits, wholeLogits } from "./models.ts";
+import {
+  expectNear,
+  tinyModel,
+  letterTokenizer as tokenizer,
+  type WholeLogits,
+  wholeLogits,
+  windowedGemma,
+} from "./models.ts";
 
 const families: Record<string, { changes: Record<string, unknown>; cache?: "int8" }> = {
   "a Llama": { changes: {} },
   "a Llama with an int8 cache": { changes: {}, cache: "int8" },
   "a Mistral with a window": { changes: { model_type: "mistral", sliding_window: 3 } },
   "a Gemma with windows in some layers": {
-    changes: {
-      model_type: "gemma3_text",
-      head_dim: 8,
-      query_pre_attn_scalar: 8,
-      sliding_window: 3,
-      sliding_window_pattern: 2,
-      hidden_activation: "gelu_pytorch_tanh",
-    },
+    changes: windowedGemma,
   },
 };
 

@@ -11,6 +11,16 @@ import { Dense } from "../../src/nn/index.ts";
 import { compile } from "../../src/runtime/index.ts";
 import { HostTensor, Rng, spec } from "../../src/tensor/index.ts";
 
+/** Changes that make the small model a Gemma with windows in some layers. */
+export const windowedGemma = {
+  model_type: "gemma3_text",
+  head_dim: 8,
+  query_pre_attn_scalar: 8,
+  sliding_window: 3,
+  sliding_window_pattern: 2,
+  hidden_activation: "gelu_pytorch_tanh",
+};
+
 /** A small model with random weights, large enough that every part matters. */
 export function tinyModel(changes: Record<string, unknown> = {}): { config: DecoderConfig; weights: Weights } {
   const config = decoderConfig({

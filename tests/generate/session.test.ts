@@ -3,20 +3,13 @@ import { describe, expect, it, vi } from "vitest";
 import { ContextError, DecoderSession, GenerateError } from "../../src/generate/index.ts";
 import { DisposedError } from "../../src/runtime/index.ts";
 import { Rng } from "../../src/tensor/index.ts";
-import { expectNear, tinyModel, wholeLogits } from "./models.ts";
+import { expectNear, tinyModel, wholeLogits, windowedGemma } from "./models.ts";
 
 const members: Record<string, Record<string, unknown>> = {
   "a Llama": {},
   "a Llama with a tied head": { tie_word_embeddings: true },
   "a Mistral with a window": { model_type: "mistral", sliding_window: 3 },
-  "a Gemma with windows in some layers": {
-    model_type: "gemma3_text",
-    head_dim: 8,
-    query_pre_attn_scalar: 8,
-    sliding_window: 3,
-    sliding_window_pattern: 2,
-    hidden_activation: "gelu_pytorch_tanh",
-  },
+  "a Gemma with windows in some layers": windowedGemma,
 };
 
 const randomIds = (count: number, seed: number): number[] => new Rng(seed).integers(count, 23);

@@ -1,12 +1,12 @@
 import { resolve } from "node:path";
 import { requireTokenizer } from "../../models/index.ts";
-import { embeddedModel, openModel } from "../../models/node.ts";
+import { openModel } from "../../models/node.ts";
 import { bytesOf, type Subject, type Variant } from "../../report/index.ts";
 import { command } from "../command.ts";
 import { machineName, measureVariant } from "../compress/measure.ts";
 import { writeReport } from "../compress/report.ts";
 import { variantTable } from "../compress/table.ts";
-import { readTexts } from "../compress/texts.ts";
+import { measuredText } from "../compress/texts.ts";
 import { UsageError } from "../errors.ts";
 
 /** Measures models side by side, whoever made them. */
@@ -36,13 +36,14 @@ export const compare = command({
       process.stderr.write(`measuring ${place}\n`);
       await using model = await openModel(place);
       const tokenizer = requireTokenizer(model);
-      const own = options.text === undefined ? embeddedModel : model.source;
-      const texts = await readTexts(own, tokenizer, { calibrate: undefined, text: options.text }, warn);
+      const measured = await measuredText(tokenizer, options.text, warn);
       const { config, weights } = model;
       const subject: Subject = { name: place, config, weights, tokenizer, bytes: bytesOf(weights) };
       const same: Subject | null = reference && sameTokens(reference, subject) ? reference : null;
-      variants.push(await measureVariant(subject, model.source, same, { texts, limit, prompt, signal, threads }));
-      text = { name: texts.measured!.name, tokens: Math.min(limit, texts.measured!.tokens.length) };
+      variants.push(
+        await measureVariant(subject, model.source, same, { text: measured, limit, prompt, signal, threads }),
+      );
+      text = { name: measured.name, tokens: Math.min(limit, measured.tokens.length) };
       reference ??= subject;
     }
     const report = {

@@ -56,7 +56,8 @@ export const demo = command({
       const tokenizer = requireTokenizer(model);
       const texts = await readTexts(model.source, tokenizer, { calibrate: undefined, text: undefined }, note);
       const windows = calibrationWindows(texts.calibration!, { count: 48, length: 256, seed });
-      const measuring = { texts, limit: tokens, prompt, signal, threads };
+      const text = texts.measured!;
+      const measuring = { text, limit: tokens, prompt, signal, threads };
       const { config } = model;
       const original: Subject = {
         name: "original",
@@ -83,10 +84,10 @@ export const demo = command({
       const report: Report = {
         title: "The embedded model, compressed in several ways",
         machine: machineName(),
-        text: { name: texts.measured!.name, tokens: Math.min(tokens, texts.measured!.tokens.length) },
+        text: { name: text.name, tokens: Math.min(tokens, text.tokens.length) },
         prompt,
         variants,
-        histograms: await histogramsOf(subjects, texts.measured!.tokens),
+        histograms: await histogramsOf(subjects, text.tokens),
         sensitivity: [],
       };
       await writeReport(resolve(out), report);

@@ -77,7 +77,8 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
     await using model = await openModel(job.model ?? embeddedModel);
     const tokenizer = requireTokenizer(model);
     const texts = await readTexts(model.source, tokenizer, job, note);
-    if (job.report && !texts.measured) throw new UsageError("a report measures on text; give --text <file>");
+    const { measured } = texts;
+    if (job.report && !measured) throw new UsageError("a report measures on text; give --text <file>");
     const windows = windowsFor(job, model, texts);
     if (windows) await warnOfText(model, windows, note);
     const plan = await planOf(job, model, windows);
@@ -101,7 +102,7 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
     const [before, after] = [storedBytes(model), bytesOf(weights)];
     await writeFormats(staging.folder, { name, json: model.json, weights, tokenizer }, job.formats);
     let report: Report | null = null;
-    if (job.report) {
+    if (job.report && measured) {
       const original: Subject = {
         name: "original",
         config: model.config,
@@ -116,18 +117,18 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
         tokenizer,
         layerErrors: layerErrorsOf(reports),
       };
-      const measuring = { texts, limit: MEASURED, prompt, signal, threads: job.threads };
+      const measuring = { text: measured, limit: MEASURED, prompt, signal, threads: job.threads };
       note("measuring both models");
       report = {
         title: `${name}: what compression cost`,
         machine: machineName(),
-        text: { name: texts.measured!.name, tokens: Math.min(MEASURED, texts.measured!.tokens.length) },
+        text: { name: measured.name, tokens: Math.min(MEASURED, measured.tokens.length) },
         prompt,
         variants: [
           await measureVariant(original, model.source, null, measuring),
           await measureVariant(compressed, staging.folder, original, measuring),
         ],
-        histograms: await histogramsOf([original, compressed], texts.measured!.tokens),
+        histograms: await histogramsOf([original, compressed], measured.tokens),
         sensitivity: [],
       };
       await writeReport(staging.folder, report);

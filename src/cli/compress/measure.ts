@@ -1,8 +1,7 @@
 import { cpus, totalmem } from "node:os";
-import type { MatrixReport } from "../../methods/index.ts";
-import { denseValues } from "../../methods/index.ts";
+import { denseValues, type MatrixReport } from "../../methods/index.ts";
 import type { OpenModel } from "../../models/node.ts";
-import { Dense, Weight } from "../../nn/index.ts";
+import { asWeight } from "../../nn/index.ts";
 import {
   activationsAt,
   histogramOf,
@@ -14,10 +13,10 @@ import {
 } from "../../report/index.ts";
 import { probe } from "../../report/node.ts";
 import { HostTensor } from "../../tensor/index.ts";
-import type { Texts } from "./texts.ts";
+import type { MeasuredText } from "./texts.ts";
 
 export interface Measuring {
-  readonly texts: Texts;
+  readonly text: MeasuredText;
   /** Tokens to measure on at most. */
   readonly limit: number;
   readonly prompt: string;
@@ -33,9 +32,9 @@ export async function measureVariant(
   subject: Subject,
   place: string,
   reference: Subject | null,
-  { texts, limit, prompt, signal, threads }: Measuring,
+  { text, limit, prompt, signal, threads }: Measuring,
 ): Promise<Variant> {
-  const tokens = texts.measured!.tokens.slice(0, limit);
+  const tokens = text.tokens.slice(0, limit);
   const device = threads === undefined ? {} : { threads };
   const quality: Quality = await measureQuality(subject, { reference, tokens, prompt, ...device });
   const long = subject.tokenizer.decode(tokens.slice(0, Math.min(PROBE_TOKENS, subject.config.maxPositions >> 1)));
@@ -60,9 +59,7 @@ export async function histogramsOf(
   const weights: Record<string, ArrayLike<number>> = {};
   const inputs: Record<string, ArrayLike<number>> = {};
   for (const { name, config, weights: all } of subjects) {
-    const weight = all[matrix]!;
-    const values = weight instanceof Weight ? weight : new Dense(weight);
-    weights[name] = (await denseValues(values)).data as Float32Array;
+    weights[name] = (await denseValues(asWeight(all[matrix]!))).data as Float32Array;
     inputs[name] = (await activationsAt({ config, weights: all }, [point], ids))[point]!.data as Float32Array;
   }
   return [

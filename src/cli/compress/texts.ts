@@ -11,7 +11,12 @@ export interface Texts {
   /** Null where there is none. */
   readonly calibration: readonly number[] | null;
   /** Text that calibration does not see; null where there is none. */
-  readonly measured: { readonly name: string; readonly tokens: readonly number[] } | null;
+  readonly measured: MeasuredText | null;
+}
+
+export interface MeasuredText {
+  readonly name: string;
+  readonly tokens: readonly number[];
 }
 
 /** Share of a calibration text that is kept for measuring where no other text is given. */
@@ -29,25 +34,34 @@ export async function readTexts(
   note: (line: string) => void,
 ): Promise<Texts> {
   const own = source === embeddedModel;
-  const calibratePath = calibrate ?? (own ? join(embeddedModel, "training-sample.txt") : undefined);
-  const textPath = text ?? (own ? join(embeddedModel, "held-out.txt") : undefined);
-  const read = async (path: string): Promise<number[]> =>
-    encodeCalibration(
-      tokenizer,
-      own && !calibrate && !text ? plainStories(await textOf(path)) : await textOf(path),
-      note,
-    );
-  const all = calibratePath === undefined ? null : await read(calibratePath);
-  if (textPath !== undefined)
-    return { calibration: all, measured: { name: nameOf(textPath), tokens: await read(textPath) } };
+  const all = calibrate
+    ? encodeCalibration(tokenizer, await textOf(calibrate), note)
+    : own
+      ? encodeCalibration(tokenizer, await ownText("training-sample.txt"), note)
+      : null;
+  if (text !== undefined || own) return { calibration: all, measured: await measuredText(tokenizer, text, note) };
   if (!all) return { calibration: null, measured: null };
   const cut = Math.floor(all.length * (1 - KEPT));
-  const name = `the last tenth of ${nameOf(calibratePath!)}`;
+  const name = `the last tenth of ${nameOf(calibrate!)}`;
   return { calibration: all.slice(0, cut), measured: { name, tokens: all.slice(cut) } };
 }
 
-/** The embedded texts without the marks between stories, which calibration reads as text. */
-const plainStories = (text: string): string => text.replaceAll("<|endoftext|>", "\n");
+/** The text of a file, or the one that comes with pare and no model has seen. @throws as `readTexts` */
+export async function measuredText(
+  tokenizer: Tokenizer,
+  path: string | undefined,
+  note: (line: string) => void,
+): Promise<MeasuredText> {
+  const text = path === undefined ? await ownText(HELD_OUT) : await textOf(path);
+  return { name: path === undefined ? HELD_OUT : nameOf(path), tokens: encodeCalibration(tokenizer, text, note) };
+}
+
+const HELD_OUT = "held-out.txt";
+
+/** A text of the embedded model without the marks between its stories, which other tokenizers read as text. */
+async function ownText(file: string): Promise<string> {
+  return (await textOf(join(embeddedModel, file))).replaceAll("<|endoftext|>", "\n");
+}
 
 async function textOf(path: string): Promise<string> {
   const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
