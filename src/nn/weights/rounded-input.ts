@@ -4,22 +4,31 @@ import {
   asTensor,
   cast,
   children,
-  clip,
   div,
   formatShape,
   type Leaf,
   max,
   maximum,
-  mul,
   rebuild,
-  round,
   ShapeError,
+  stopGradient,
   type Tensor,
 } from "../../tensor/index.ts";
+import { LEAST_STEP, roundOnto } from "../fake-quant/rounding.ts";
 import { Weight } from "../weight.ts";
 
-/** Steps do not get smaller, so that a token of zeros has one. */
-const LEAST_STEP = 1e-12;
+/**
+ * `x [..., n]` rounded to `bits`-bit whole numbers around zero, `-2^(b-1) + 1` to `2^(b-1) - 1`, with a step for each token
+ * from its largest magnitude, or from a fixed `range` beyond which inputs are cut off. The gradient passes straight
+ * through where nothing is cut off.
+ */
+export function roundInput(x: Tensor, bits: number, range?: Leaf): Tensor {
+  const largest = 2 ** (bits - 1) - 1;
+  const values = cast(x, "f32");
+  const extent = range ? cast(asTensor(range), "f32") : max(abs(values), { axes: [-1], keepDims: true });
+  const step = stopGradient(maximum(div(extent, largest), LEAST_STEP));
+  return cast(roundOnto(values, step, -largest, largest), x.dtype);
+}
 
 /**
  * A weight whose input is rounded to `bits`-bit whole numbers around zero before the product: what a kernel on whole
@@ -56,12 +65,7 @@ export class RoundedInput extends Weight {
   }
 
   override apply(x: Tensor): Tensor {
-    const largest = 2 ** (this.bits - 1) - 1;
-    const values = cast(x, "f32");
-    const range = this.range ? cast(asTensor(this.range), "f32") : max(abs(values), { axes: [-1], keepDims: true });
-    const step = maximum(div(range, largest), LEAST_STEP);
-    const codes = clip(round(div(values, step)), -largest, largest);
-    return this.inner.apply(cast(mul(codes, step), x.dtype));
+    return this.inner.apply(roundInput(x, this.bits, this.range));
   }
 
   override rows(ids: Tensor): Tensor {
