@@ -28,5 +28,6 @@ export * from "./source.ts";
 export * from "./sparsegpt.ts";
 export type { SemiStructured, Sparsity, Unstructured } from "./sparsity.ts";
 export * from "./statistics.ts";
+export * from "./structured/index.ts";
 export * from "./svd.ts";
 export * from "./wanda.ts";

@@ -1,0 +1,3 @@
+/** Structured pruning: which layers, neurons and channels of a decoder matter, and decoders of fewer of them. */
+export * from "./importance.ts";
+export * from "./prune.ts";
