@@ -14,6 +14,7 @@ export const gptq: System = {
     url: "https://arxiv.org/abs/2210.17323",
   },
   file: "src/methods/weights/gptq.ts",
+  command: "npx pare compress <model> --to 4bit --method gptq --calibrate <text> --out <folder>",
   claim: "at 4 and 3 bits GPTQ loses far less perplexity than rounding to nearest, and it makes 2 bits usable",
   bar: "lower held-out perplexity than nearest at 4, 3 and 2 bits, blocks of 128",
   experiment: (setting) =>

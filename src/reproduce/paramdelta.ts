@@ -20,6 +20,7 @@ export const paramdelta: System = {
     url: "https://arxiv.org/abs/2504.21023",
   },
   file: "src/methods/weights/merge/merge.ts",
+  command: "npx pare merge --base <old base> --post <post-trained> --new-base <new base> --out <folder>",
   claim:
     "the new base plus what post-training added to the old one keeps most of the skill and all of the new knowledge, as if the new base had been post-trained",
   bar: "at least 0.7 of the accuracy of post-training the new base itself, new text as good as the new base within 0.4 nats and 0.5 better than the old model, and next to nothing on an unrelated base, with a warning",

@@ -14,6 +14,7 @@ export const sparsegpt: System = {
     url: "https://arxiv.org/abs/2301.00774",
   },
   file: "src/methods/weights/sparsegpt.ts",
+  command: "npx pare compress <model> --to sparse --keep 0.5 --method sparsegpt --calibrate <text> --out <folder>",
   claim:
     "with the remaining weights updated, half of all weights go at a small loss, where magnitude pruning breaks the model",
   bar: "lower held-out perplexity than magnitude pruning at sparsity 0.5 and at 2:4",

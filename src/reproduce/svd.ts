@@ -14,6 +14,7 @@ export const svdLlm: System = {
     url: "https://arxiv.org/abs/2403.07378",
   },
   file: "src/methods/weights/svd.ts",
+  command: "npx pare compress <model> --to lowrank --keep 0.6 --method svd-llm --calibrate <text> --out <folder>",
   claim:
     "singular values of whitened weights stand for losses of the output, so that dropping the least of them costs far less",
   bar: "lower held-out perplexity than plain truncation at equal rank, with 80 % and with 60 % of the parameters kept",

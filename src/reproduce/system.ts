@@ -25,6 +25,8 @@ export interface System {
   readonly paper: { readonly title: string; readonly authors: string; readonly year: number; readonly url: string };
   /** Source file of the method, relative to the package. */
   readonly file: string;
+  /** A command line that uses the method, where there is one. A program that does is `examples/<id>.ts`. */
+  readonly command?: string;
   /** What the paper says, as far as the experiment can tell. */
   readonly claim: string;
   /** What must hold here. */

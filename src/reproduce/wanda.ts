@@ -14,6 +14,7 @@ export const wanda: System = {
     url: "https://arxiv.org/abs/2306.11695",
   },
   file: "src/methods/weights/wanda.ts",
+  command: "npx pare compress <model> --to 2:4 --method wanda --calibrate <text> --out <folder>",
   claim: "weights times input norms say far better than weights alone what a language model can do without",
   bar: "lower held-out perplexity than magnitude pruning at sparsity 0.5 and at 2:4",
   experiment: (setting) =>

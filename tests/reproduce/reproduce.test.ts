@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import {
   type Check,
@@ -92,6 +92,17 @@ describe("pare reproduce", { timeout: 300_000 }, () => {
     const { code, err } = await start("reproduce", "gptg").ended;
     expect(err).toContain('there is no system "gptg" (did you mean "gptq"?)');
     expect(code).toBe(2);
+  });
+
+  it("shows the page of a system, and names the one that was probably meant", async () => {
+    const { code, out } = await start("systems", "gptq").ended;
+    expect(out).toBe(readFileSync("docs/systems/gptq.md", "utf8"));
+    expect(code).toBe(0);
+    const shown = await start("systems", "gptq", "--json").ended;
+    expect(JSON.parse(shown.out)).toMatchObject({ id: "gptq", name: "GPTQ", file: "src/methods/weights/gptq.ts" });
+    const unknown = await start("systems", "gptg").ended;
+    expect(unknown.err).toContain('there is no system "gptg" (did you mean "gptq"?); pare systems lists them');
+    expect(unknown.code).toBe(2);
   });
 
   it("lists what there is", async () => {

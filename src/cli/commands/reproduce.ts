@@ -1,8 +1,7 @@
-import { reproduce, systems, type Verdict } from "../../reproduce/index.ts";
+import { reproduce, type Verdict } from "../../reproduce/index.ts";
 import { localWorkbench } from "../../reproduce/node.ts";
-import { didYouMean } from "../../tensor/suggest.ts";
 import { command } from "../command.ts";
-import { UsageError } from "../errors.ts";
+import { systemOf } from "../system.ts";
 import { textTable } from "../table.ts";
 
 /** Runs a system's experiment and says whether its claim holds. */
@@ -14,12 +13,7 @@ export const reproduceCommand = command({
   },
   graceful: true,
   async run({ args, options, signal }) {
-    const load = Object.hasOwn(systems, args.system) ? systems[args.system] : undefined;
-    if (!load) {
-      const hint = didYouMean(args.system, Object.keys(systems));
-      throw new UsageError(`there is no system "${args.system}"${hint}; pare systems lists them`);
-    }
-    const verdict = await reproduce(args.system, await load(), {
+    const verdict = await reproduce(args.system, await systemOf(args.system), {
       seed: options.seed,
       full: options.full,
       bench: localWorkbench(),
