@@ -2,6 +2,7 @@
 export * from "./adafactor.ts";
 export * from "./adamw.ts";
 export * from "./groups.ts";
+export * from "./latent.ts";
 export * from "./muon.ts";
 export * from "./optimizer.ts";
 export * from "./schedules.ts";

@@ -16,9 +16,10 @@ import {
  * How the entries of a block are coded. Of a code `c` with scale `s` the value is `(step * c - zero) * s`:
  * - `int8`, `int4`, `int3`, `int2`: whole numbers around the middle of the range, or around a zero point of the block;
  * - `ternary`: -1, 0 and 1, five to a byte (1.6 bits each);
- * - `binary`: -1 and 1, a bit each.
+ * - `binary`: -1 and 1, a bit each;
+ * - `mid4`, `mid3`, `mid2`: odd numbers around zero, which is no level (mid-rise): -3, -1, 1 and 3 in 2 bits.
  */
-export type BlockFormat = "int8" | "int4" | "int3" | "int2" | "ternary" | "binary";
+export type BlockFormat = "int8" | "int4" | "int3" | "int2" | "ternary" | "binary" | "mid4" | "mid3" | "mid2";
 
 export interface BlockCoding {
   /** Number of codes: 0 to `levels - 1`. */
@@ -39,6 +40,9 @@ export const blockFormats: Readonly<Record<BlockFormat, BlockCoding>> = {
   int2: { levels: 4, step: 1, zero: 2, group: [4, 1], native: 2 },
   ternary: { levels: 3, step: 1, zero: 1, group: [5, 1], native: 2 },
   binary: { levels: 2, step: 2, zero: 1, group: [8, 1], native: 2 },
+  mid4: { levels: 16, step: 2, zero: 15, group: [2, 1], native: 8 },
+  mid3: { levels: 8, step: 2, zero: 7, group: [8, 3], native: 4 },
+  mid2: { levels: 4, step: 2, zero: 3, group: [4, 1], native: 4 },
 };
 
 /** Bytes that `count` neighbouring codes take. */

@@ -144,7 +144,7 @@ export class BlockWeight extends Weight {
 
 /** Whether blocks of the format may have zero points. */
 export function hasZeroPoints(format: BlockFormat): boolean {
-  return format !== "ternary" && format !== "binary";
+  return blockFormats[format].step === 1 && format !== "ternary";
 }
 
 /** @throws ArgumentError for a block that no weight can have. */

@@ -1,7 +1,9 @@
 /** What compression makes of a weight matrix. */
 export { type BlockFormat, blockFormats } from "./block-format.ts";
 export { type BlockLayout, type BlockParts, BlockWeight } from "./blocks.ts";
+export * from "./codebook.ts";
 export * from "./compressed-tensors.ts";
+export * from "./exact-blocks.ts";
 export * from "./hadamard.ts";
 export * from "./half.ts";
 export * from "./low-rank.ts";

@@ -21,7 +21,7 @@ const SHRINKS = Array.from({ length: 36 }, (_, i) => 1 - 0.02 * i);
  * The grid that a matrix `[rows, columns]` is rounded to: scale and zero point of each block. Methods that choose codes
  * one by one (GPTQ) fit a block when they reach it, ask for `code` and `value` of single numbers, and `pack` at the end.
  *
- * - Whole numbers, symmetric: the scale is `2 max|w| / (levels - 1)`, so that no entry is off by more than half a step.
+ * - Symmetric: the scale is `2 max|w| / (levels - 1)`, or half of that where only odd numbers are levels, so that no entry is off by more than half a step.
  * - Whole numbers with a zero point: from the least to the greatest entry, zero included, which stays exact.
  * - `binary`: the mean magnitude, and `ternary`: the scale and threshold that are best in squared error (both optimal).
  *
@@ -84,9 +84,10 @@ export class BlockGrid {
 
   /** The scale and zero point that just cover `low` to `high`. */
   #cover(low: number, high: number, index: number): void {
-    const steps = blockFormats[this.format].levels - 1;
+    const { levels, step } = blockFormats[this.format];
+    const steps = levels - 1;
     if (!this.zeroPoints) {
-      this.#place(index, (2 * Math.max(-low, high)) / steps, 0);
+      this.#place(index, (2 * Math.max(-low, high)) / (step * steps), 0);
       return;
     }
     const [bottom, top] = [Math.min(low, 0), Math.max(high, 0)];

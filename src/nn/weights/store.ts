@@ -2,6 +2,7 @@ import { ArgumentError, children, type HostTensor, isHostTensor, type Leaf } fro
 import { asWeight, Dense, Weight } from "../weight.ts";
 import type { BlockFormat } from "./block-format.ts";
 import { type BlockParts, BlockWeight } from "./blocks.ts";
+import { CodebookWeight } from "./codebook.ts";
 import { HalfWeight } from "./half.ts";
 import { LowRank } from "./low-rank.ts";
 import { RoundedInput } from "./rounded-input.ts";
@@ -137,6 +138,7 @@ const kinds: Readonly<Record<string, (parts: Parts) => Weight>> = {
         exact: p.flag("exact"),
       },
     ),
+  codebook: (p) => new CodebookWeight({ codes: p.tensor("codes"), levels: p.tensor("levels") }, p.count("columns")),
   half: (p) => new HalfWeight(p.tensor("values")),
   "low-rank": (p) => new LowRank(p.weight("up"), p.weight("down")),
   "rounded-input": (p) =>

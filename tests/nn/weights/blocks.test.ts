@@ -9,6 +9,7 @@ import {
   roundToBlocks,
 } from "../../../src/nn/index.ts";
 import { packCodes, unpackCodes, unpackTensor } from "../../../src/nn/weights/block-format.ts";
+import { hasZeroPoints } from "../../../src/nn/weights/blocks.ts";
 import { compile } from "../../../src/runtime/index.ts";
 import { grad, HostTensor, sum } from "../../../src/tensor/index.ts";
 import { run } from "../../support/run.ts";
@@ -158,7 +159,7 @@ describe("BlockGrid", () => {
   it("takes the nearest code of every entry, within half a step inside of the range", () => {
     const matrix = normal(11, 4, 64);
     for (const format of formats)
-      for (const symmetric of format === "ternary" || format === "binary" ? [true] : [true, false]) {
+      for (const symmetric of hasZeroPoints(format) ? [true, false] : [true]) {
         const grid = blockGrid(matrix, { format, block: 16, symmetric });
         const { levels } = blockFormats[format];
         grid.encode(matrix.data as Float32Array).forEach((code, i) => {
@@ -181,7 +182,7 @@ describe("BlockGrid", () => {
       values.flatMap((v) => Array<number>(16).fill(v)),
       { shape: [2, 48] },
     );
-    for (const symmetric of format === "ternary" || format === "binary" ? [true] : [true, false]) {
+    for (const symmetric of hasZeroPoints(format) ? [true, false] : [true]) {
       const weight = roundToBlocks(matrix, { format, block: 16, symmetric });
       const [dense] = await run(() => weight.dense(), HostTensor.from(0));
       expect(dense!.toArray().map((v) => v + 0)).toEqual(matrix.toArray());

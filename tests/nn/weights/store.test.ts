@@ -12,6 +12,7 @@ import {
   SumWeight,
   storeWeights,
   TransformedWeight,
+  toCodebook,
   toPackQuantized,
   toSparse,
   toSparse24,
@@ -23,11 +24,18 @@ import { normal } from "./support.ts";
 const sparse = normal(1, 4, 32);
 for (let i = 0; i < sparse.size; i++) if (i % 4 > 1) sparse.set(i, 0);
 
+/** Eight different numbers in each half of a row. */
+const fewValues = HostTensor.from(
+  Float32Array.from({ length: 128 }, (_, i) => ((i * 5) % 8) ** 2 + Math.floor(i / 16)),
+  { shape: [4, 32] },
+);
+
 const weights: Record<string, Weight | HostTensor> = {
   norm: normal(2, 32),
   dense: new Dense(normal(3, 4, 32)),
   blocks: roundToBlocks(normal(4, 4, 40), { format: "int3", block: 16, symmetric: false, exact: true }),
   ternary: roundToBlocks(normal(5, 4, 40), { format: "ternary", block: "channel", scales: "f16" }),
+  codebook: toCodebook(fewValues, { levels: 8, sets: 8 }),
   half: new HalfWeight(normal(6, 4, 32).cast("bf16")),
   sparse24: toSparse24(sparse),
   bitmap: toSparse(sparse),
