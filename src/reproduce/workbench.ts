@@ -1,5 +1,6 @@
 import type { Tokenizer } from "../formats/index.ts";
 import type { DecoderConfig, Weights } from "../models/index.ts";
+import { ArgumentError, flattenTree, type HostTensor, isHostTensor, mapTree, sameShape } from "../tensor/index.ts";
 
 /** A language model with text that it was trained on, and text that it has never seen. */
 export interface LanguageModel {
@@ -16,4 +17,22 @@ export interface LanguageModel {
 export interface Workbench {
   /** The model that comes with pare. */
   languageModel(): Promise<LanguageModel>;
+  /**
+   * Tensors that an experiment trains on the way to its question, kept under `key`: plain JSON that holds all that they
+   * depend on. They are made when there are none under that key.
+   */
+  cached(key: unknown, make: () => Promise<Record<string, HostTensor>>): Promise<Record<string, HostTensor>>;
+}
+
+/**
+ * A tree of weights from the workbench's cache, or made and put there.
+ * @param like a tree of the same structure and shapes, such as the one that training starts from
+ */
+export async function cachedTree<T>(bench: Workbench, key: unknown, like: T, make: () => Promise<T>): Promise<T> {
+  const stored = await bench.cached(key, async () => flattenTree(await make(), isHostTensor));
+  return mapTree(like, isHostTensor, (leaf, path) => {
+    const found = stored[path];
+    if (found && sameShape(found.shape, leaf.shape)) return found;
+    throw new ArgumentError(`what is cached under ${JSON.stringify(key)} has no "${path}" of the shape asked for`);
+  }) as T;
 }

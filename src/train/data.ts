@@ -103,3 +103,15 @@ export function tokenBatch(tokens: ArrayLike<number>, starts: readonly number[],
   });
   return { ids, targets };
 }
+
+/** Batches that are made with random numbers; the stream's state is the generator's. */
+export function drawnBatches<B>(start: Rng, make: (rng: Rng) => B): BatchSource<B> {
+  let rng = start;
+  return {
+    next: () => make(rng),
+    state: () => rng.toJSON(),
+    restore(state) {
+      rng = Rng.fromJSON(state);
+    },
+  };
+}

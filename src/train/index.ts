@@ -1,5 +1,6 @@
 /** Training: steps, data, the trainer. Checkpoint folders, log files and curves are in `pare/train/node`. */
 export * from "./data.ts";
+export * from "./lora.ts";
 export * from "./progress.ts";
 export * from "./step.ts";
 export * from "./trainer.ts";

@@ -15,7 +15,10 @@ import { start } from "../cli/process.ts";
 const setting: Setting = {
   seed: 3,
   full: false,
-  bench: { languageModel: () => Promise.reject(new Error("not used")) },
+  bench: {
+    languageModel: () => Promise.reject(new Error("not used")),
+    cached: () => Promise.reject(new Error("not used")),
+  },
   signal: new AbortController().signal,
   log: () => undefined,
 };
