@@ -1,4 +1,4 @@
-import type { DecoderConfig } from "../models/index.ts";
+import { attendingLayers, type DecoderConfig } from "../models/index.ts";
 import { cast, HostTensor, ints, mul, op, spec, type Tensor, type TensorSpec, unsqueeze } from "../tensor/index.ts";
 
 /** How keys and values are kept: as they are, or as 8-bit whole numbers with one scale for each token and head. */
@@ -117,7 +117,10 @@ export class KeyValueCache {
       }, from);
   }
 
-  /** Keeps the rows `[.., kvHeads * headDim]` of further tokens of a text, from row `at` on. */
+  /**
+   * Keeps the rows `[.., kvHeads * headDim]` of further tokens of a text, from row `at` on.
+   * @param layer counted among those that have attention, as everywhere here
+   */
   write(text: number, at: number, layer: number, rows: KeysAndValues<Float32Array>): void {
     const { kvHeads, headDim } = this.#config;
     const { keys, keyScales, values, valueScales } = this.#layers[layer]!;
@@ -159,7 +162,7 @@ export class KeyValueCache {
   #allocate(texts: number, capacity: number): readonly LayerParts<Numbers>[] {
     const numbers = ({ dtype, width }: Part): Numbers =>
       new (dtype === "i8" ? Int8Array : Float32Array)(texts * capacity * width);
-    return Array.from({ length: this.#config.layers }, () => mapParts(this.#parts, numbers));
+    return attendingLayers(this.#config).map(() => mapParts(this.#parts, numbers));
   }
 
   /** Visits each array together with the one in the same place of `others`. */

@@ -1,4 +1,12 @@
-import { checkWeights, type DecoderConfig, decode, headLogits, type Weights } from "../models/index.ts";
+import {
+  attendingLayers,
+  checkWeights,
+  type DecoderConfig,
+  decode,
+  headLogits,
+  slidingWindow,
+  type Weights,
+} from "../models/index.ts";
 import { fuseNorms } from "../onnx/index.ts";
 import { compile, type Device, type DeviceOptions } from "../runtime/index.ts";
 import { gather, HostTensor, ints, spec, type Tensor, type TensorSpec } from "../tensor/index.ts";
@@ -22,13 +30,14 @@ interface StepInputs<T> {
   readonly mask?: T;
   /** The same for layers with a window, which are given no rows that they cannot see. */
   readonly windowMask?: T;
+  /** Of the layers that have attention. */
   readonly layers: readonly LayerParts<T>[];
 }
 
 interface StepOutputs<T> {
   /** `f32 [batch, 1, vocab]`, of the last tokens. */
   readonly logits: T;
-  /** The new rows by layer, `f32 [batch, n, kvHeads * headDim]`. */
+  /** The new rows of the layers that have attention, `f32 [batch, n, kvHeads * headDim]`. */
   readonly rows: readonly KeysAndValues<T>[];
 }
 
@@ -52,7 +61,7 @@ export class DecoderProgram {
     this.config = config;
     this.format = format;
     this.#step = step;
-    this.#window = windowOf(config);
+    this.#window = slidingWindow(config);
   }
 
   /** @throws ModelError when weights and configuration do not fit; DeviceError when the device is missing */
@@ -104,7 +113,7 @@ export class DecoderProgram {
       positions: integers(past.map((start) => Array.from({ length: count }, (_, i) => start + i))),
       ...(seesAll(this.config) && { mask: maskOf(past, count, all, Number.POSITIVE_INFINITY) }),
       ...(this.#window !== null && { windowMask: maskOf(past, count, near, window) }),
-      layers: this.config.window.map((size, layer) => cache.view(layer, texts, size === null ? all : near)),
+      layers: cachedWindows(this.config).map((size, i) => cache.view(i, texts, size === null ? all : near)),
     });
     rows.forEach((layer, i) => {
       for (let text = 0; text < texts; text++)
@@ -120,8 +129,9 @@ function part({ data, shape }: HostTensor, i: number): Float32Array {
   return (data as Float32Array).subarray(i * size, (i + 1) * size);
 }
 
-/** The size of the window, which all layers that have one share. */
-const windowOf = ({ window }: DecoderConfig): number | null => window.find((size) => size !== null) ?? null;
+/** The windows of the layers that have attention. */
+const cachedWindows = (config: DecoderConfig): (number | null)[] =>
+  attendingLayers(config).map((layer) => config.window[layer]!);
 
 const seesAll = ({ window }: DecoderConfig): boolean => window.includes(null);
 
@@ -132,8 +142,8 @@ function stepSpecs(config: DecoderConfig, format: CacheFormat): StepInputs<Tenso
     ids: tokens,
     positions: tokens,
     ...(seesAll(config) && { mask: mask("past") }),
-    ...(windowOf(config) !== null && { windowMask: mask("near") }),
-    layers: config.window.map((size) => cacheSpecs(config, format, size === null ? "past" : "near")),
+    ...(slidingWindow(config) !== null && { windowMask: mask("near") }),
+    layers: cachedWindows(config).map((size) => cacheSpecs(config, format, size === null ? "past" : "near")),
   };
 }
 

@@ -1,6 +1,7 @@
 /** Architectures, and models in files. Opening what lies on disk is in `pare/models/node`. */
 export * from "./decoder/config.ts";
 export * from "./decoder/decoder.ts";
+export * from "./decoder/resized.ts";
 export * from "./decoder/weights.ts";
 export * from "./errors.ts";
 export { ggufWeights } from "./gguf/blocks.ts";

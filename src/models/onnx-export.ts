@@ -22,7 +22,7 @@ import {
   unsqueeze,
   where,
 } from "../tensor/index.ts";
-import type { DecoderConfig } from "./decoder/config.ts";
+import { attendingLayers, type DecoderConfig } from "./decoder/config.ts";
 import { type AttendedContext, decode, headLogits } from "./decoder/decoder.ts";
 import { checkWeights, type Weights } from "./decoder/weights.ts";
 
@@ -37,6 +37,8 @@ interface LayerHeads<T> {
   readonly value: T;
 }
 
+type ByLayer<T> = Readonly<Record<number, T>>;
+
 export interface DecoderGraphOptions {
   /** Element type of numbers between the layers, and of keys and values. Default `f32`. */
   readonly dtype?: "f32" | "f16";
@@ -47,8 +49,8 @@ export interface DecoderGraphOptions {
 /**
  * The program of a decoder in the form in which transformers.js, and others that run exported models, expect it:
  * inputs `input_ids`, `attention_mask` (`[batch, past + new]`, 0 for padding), `position_ids` and
- * `past_key_values.N.key/value`; outputs `logits` of all new tokens, in `f32`, and `present.N.key/value`. Padding may lie
- * anywhere, as long as positions are counted without it. Weights become constants, each in its own representation; the
+ * `past_key_values.N.key/value` of each layer N that has attention; outputs `logits` of all new tokens, in `f32`, and
+ * `present.N.key/value`. Padding may lie anywhere, as long as positions are counted without it. Weights become constants, each in its own representation; the
  * floating-point parts of it are cast to `dtype`.
  * @throws ModelError when weights and configuration do not fit
  */
@@ -60,9 +62,10 @@ export function decoderGraph(
   checkWeights(config, weights);
   const typed = castWeights(weights, dtype);
   const rows = spec(dtype, [batch, config.kvHeads, past, config.headDim]);
-  const program = (ids: Tensor, mask: Tensor, positions: Tensor, cached: readonly LayerHeads<Tensor>[]) => {
-    const present: LayerHeads<Tensor>[] = [];
-    const seen = new Masks(ids, mask, cached[0]!.key);
+  const attending = attendingLayers(config);
+  const program = (ids: Tensor, mask: Tensor, positions: Tensor, cached: ByLayer<LayerHeads<Tensor>>) => {
+    const present: Record<number, LayerHeads<Tensor>> = {};
+    const seen = new Masks(ids, mask, cached[attending[0]!]!.key);
     const context: AttendedContext = {
       positions,
       attend(layer, q, k, v, options) {
@@ -80,7 +83,7 @@ export function decoderGraph(
     return fuseNorms({ logits: cast(headLogits(config, typed, hidden), "f32"), present });
   };
   const tokens = spec("i64", [batch, fresh]);
-  const layers = Array.from({ length: config.layers }, () => ({ key: rows, value: rows }));
+  const layers = Object.fromEntries(attending.map((layer) => [layer, { key: rows, value: rows }]));
   const specs = [tokens, spec("i64", [batch, `${past}+${fresh}`]), tokens, layers];
   const names = ["input_ids", "attention_mask", "position_ids", "past_key_values"];
   return lower(trace(program, specs, names).graph, targetOf({ device }));

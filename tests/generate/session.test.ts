@@ -9,6 +9,11 @@ const members: Record<string, Record<string, unknown>> = {
   "a Llama": {},
   "a Llama with a tied head": { tie_word_embeddings: true },
   "a Mistral with a window": { model_type: "mistral", sliding_window: 3 },
+  "a Llama with layers without attention": {
+    num_hidden_layers: 4,
+    layer_types: ["no_attention", "sliding_attention", "full_attention", "no_attention"],
+    sliding_window: 3,
+  },
   "a Gemma with windows in some layers": windowedGemma,
 };
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import {
+  attendingLayers,
   checkWeights,
   decode,
   decoderConfig,
@@ -8,6 +9,7 @@ import {
   headLogits,
   initDecoder,
   ModelError,
+  slidingWindow,
 } from "../../src/models/index.ts";
 import { capture, crossEntropy, Dense, optim } from "../../src/nn/index.ts";
 import { compile } from "../../src/runtime/index.ts";
@@ -27,6 +29,12 @@ const small = {
 
 const members: Record<string, Record<string, unknown>> = {
   llama: { model_type: "llama", attention_bias: true, mlp_bias: true },
+  "llama with layers without attention": {
+    model_type: "llama",
+    num_hidden_layers: 4,
+    layer_types: ["no_attention", "full_attention", "no_attention", "sliding_attention"],
+    sliding_window: 3,
+  },
   "llama 3": {
     model_type: "llama",
     tie_word_embeddings: true,
@@ -108,7 +116,7 @@ describe.each(Object.keys(members))("%s", (name) => {
   it("continues behind cached tokens as if it had seen them all", async () => {
     const width = config.kvHeads * config.headDim;
     const cache = () =>
-      Array.from({ length: config.layers }, () => ({
+      attendingLayers(config).map(() => ({
         keys: spec("f32", [1, "past", width]),
         values: spec("f32", [1, "past", width]),
       }));
@@ -126,8 +134,8 @@ describe.each(Object.keys(members))("%s", (name) => {
       ],
       { threads: 1 },
     );
-    const reach = config.window.find((w) => w !== null) ?? Number.POSITIVE_INFINITY;
-    let layers = Array.from({ length: config.layers }, () => ({
+    const reach = slidingWindow(config) ?? Number.POSITIVE_INFINITY;
+    let layers = attendingLayers(config).map(() => ({
       keys: HostTensor.zeros("f32", [1, 0, width]),
       values: HostTensor.zeros("f32", [1, 0, width]),
     }));

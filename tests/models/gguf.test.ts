@@ -183,6 +183,9 @@ describe("a Llama written to GGUF", () => {
     expect(() => write({ ...gemma2, query_pre_attn_scalar: 4 }, [])).toThrow(
       "llama.cpp scales a gemma2's attention by 0.25, not by 0.5",
     );
+    expect(() => write({ ...family.llama!, layer_types: ["full_attention", "no_attention"] }, [])).toThrow(
+      "llama.cpp has no layers without attention, and layer 1 of this llama is one; export the model to ONNX instead",
+    );
     const everywhere = ["sliding_attention", "sliding_attention"];
     expect(() => write({ ...gemma2, layer_types: everywhere }, [])).toThrow(
       "every layer of a gemma2 except each 2th; layer 1 of this one differs",

@@ -93,6 +93,18 @@ describe("an exported model", () => {
     120_000,
   );
 
+  it("has a cache of the layers alone that have attention", async () => {
+    const types = ["no_attention", "full_attention", "no_attention", "sliding_attention"];
+    const model = tiny({ ...family.llama!, num_hidden_layers: 4, layer_types: types, sliding_window: 24 });
+    await exportOnnx(folder, model);
+    const { inputs, outputs } = decoderGraph(model.config, model.weights);
+    const caches = ["1.key", "1.value", "3.key", "3.value"];
+    expect(inputs.map(({ name }) => name).slice(3)).toEqual(caches.map((name) => `past_key_values.${name}`));
+    expect(outputs.map(({ name }) => name).slice(1)).toEqual(caches.map((name) => `present.${name}`));
+    const [theirs] = await withTheirs("fp32", (session) => generateTheirs(session, [prompt], length));
+    expectParity(await ours(model, prompt), theirs!);
+  }, 120_000);
+
   it("computes nearly the same in half precision, from a file of half the size", async () => {
     const model = tiny(family.llama!);
     const [whole, half] = [await exportOnnx(folder, model), await exportOnnx(folder, model, { dtype: "fp16" })];

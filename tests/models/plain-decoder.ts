@@ -59,7 +59,7 @@ export function plainLogits(config: DecoderConfig, weights: Weights, ids: readon
     const name = `model.layers.${l}`;
     const reach = config.window[l] ?? null;
     const base = reach === null ? config.ropeBase : config.localRopeBase;
-    const rows = hidden.map((h, t) => {
+    const rows = (reach === 0 ? [] : hidden).map((h, t) => {
       const x = norm(`${name}.input_layernorm.weight`, h);
       const project = (what: "q" | "k" | "v", count: number): number[][] => {
         const parts = perHead(matrix(`${name}.self_attn.${what}_proj`, x, config.qkvBias), count);
@@ -68,7 +68,7 @@ export function plainLogits(config: DecoderConfig, weights: Weights, ids: readon
       };
       return { q: project("q", heads), k: project("k", kvHeads), v: project("v", kvHeads) };
     });
-    hidden = hidden.map((h, t) => {
+    const attended = (h: number[], t: number): number[] => {
       const mixed = Array.from({ length: heads }, (_, head) => {
         const shared = Math.floor(head / (heads / kvHeads));
         const seen = rows.map((_, s) => s).filter((s) => s <= t && (reach === null || s > t - reach));
@@ -85,9 +85,11 @@ export function plainLogits(config: DecoderConfig, weights: Weights, ids: readon
           seen.reduce((a, s, j) => a + (odds[j]! / total) * rows[s]!.v[shared]![i]!, 0),
         );
       }).flat();
-      let attended = matrix(`${name}.self_attn.o_proj`, mixed, config.outputBias);
-      if (config.postNorms) attended = norm(`${name}.post_attention_layernorm.weight`, attended);
-      const middle = plus(h, attended);
+      const out = matrix(`${name}.self_attn.o_proj`, mixed, config.outputBias);
+      return plus(h, config.postNorms ? norm(`${name}.post_attention_layernorm.weight`, out) : out);
+    };
+    hidden = hidden.map((h, t) => {
+      const middle = reach === 0 ? h : attended(h, t);
       const x = norm(`${name}.${config.postNorms ? "pre_feedforward" : "post_attention"}_layernorm.weight`, middle);
       const u = matrix(`${name}.mlp.up_proj`, x, config.ffnBias);
       const g = config.gated ? matrix(`${name}.mlp.gate_proj`, x, config.ffnBias) : u;

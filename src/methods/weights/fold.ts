@@ -13,10 +13,14 @@ export type ChannelScales = ReadonlyMap<string, Float32Array>;
  * projection, where a gate multiplies the up projection's rows.
  */
 export function scalablePoints(config: DecoderConfig, layer: number): Map<string, number> {
-  const { dim, heads, headDim, gated, ffn } = config;
-  const points = new Map([
-    ["attn.in", dim],
-    ["attn.mix", heads * headDim],
+  const { dim, heads, headDim, gated, ffn, window } = config;
+  const points = new Map<string, number>([
+    ...(window[layer] === 0
+      ? []
+      : ([
+          ["attn.in", dim],
+          ["attn.mix", heads * headDim],
+        ] as const)),
     ["mlp.in", dim],
     ...(gated ? ([["mlp.act", ffn]] as const) : []),
   ]);

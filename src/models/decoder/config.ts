@@ -37,7 +37,7 @@ export interface DecoderConfig {
   readonly ffnBias: boolean;
   /** RMS norm of each query and key head before rotation (Qwen3, Gemma 3). */
   readonly qkNorm: boolean;
-  /** Positions that a token sees back, itself included, by layer; null sees all. */
+  /** Positions that a token sees back, itself included, by layer; null sees all, 0 none: such a layer has no attention. */
   readonly window: readonly (number | null)[];
   /** Rotary base of the layers with a window, where it differs (Gemma 3). */
   readonly localRopeBase: number;
@@ -117,6 +117,16 @@ export function decoderConfig(json: Json): DecoderConfig {
   };
 }
 
+/** The layers that have attention, and with it a cache of keys and values. */
+export function attendingLayers({ window }: Pick<DecoderConfig, "window">): number[] {
+  return window.flatMap((size, layer) => (size === 0 ? [] : [layer]));
+}
+
+/** The size of the window, which all layers that have one share; null where none has one. */
+export function slidingWindow({ window }: Pick<DecoderConfig, "window">): number | null {
+  return window.find((size) => size !== null && size > 0) ?? null;
+}
+
 function activationOf(name: string): DecoderConfig["activation"] {
   if (name === "silu" || name === "swish") return "silu";
   if (name === "gelu_pytorch_tanh" || name === "gelu_new") return "gelu_tanh";
@@ -171,10 +181,11 @@ function constantFactors(read: ConfigReader): readonly number[] {
 
 function windows(read: ConfigReader, type: string, layers: number): (number | null)[] {
   const size = read.optional("sliding_window");
+  const listed = read.raw("layer_types");
+  if (Array.isArray(listed) && listed.includes(NO_ATTENTION)) return withoutAttention(listed, size, layers);
   const all = (value: (layer: number) => number | null): (number | null)[] =>
     Array.from({ length: layers }, (_, i) => value(i));
   if (size === null) return all(() => null);
-  const listed = read.raw("layer_types");
   if (Array.isArray(listed)) return all((i) => (listed[i] === "sliding_attention" ? size : null));
   if (type === "mistral") return all(() => size);
   if (type === "gemma2") return all((i) => (i % 2 === 0 ? size : null));
@@ -185,4 +196,25 @@ function windows(read: ConfigReader, type: string, layers: number): (number | nu
   if (read.flag("use_sliding_window", false))
     return all((i) => (i >= read.number("max_window_layers", layers) ? size : null));
   return all(() => null);
+}
+
+/** What `layer_types` calls a layer without attention: an extension of Hugging Face's terms. */
+export const NO_ATTENTION = "no_attention";
+
+function withoutAttention(listed: readonly unknown[], size: number | null, layers: number): (number | null)[] {
+  if (listed.length !== layers)
+    throw new ModelError(`config.json: "layer_types" names ${listed.length} layers, but there are ${layers}`);
+  if (listed.every((type) => type === NO_ATTENTION))
+    throw new ModelError(`config.json: none of the ${layers} layers has attention; at least one needs it`);
+  return listed.map((type, layer) => {
+    if (type === NO_ATTENTION) return 0;
+    if (type === "full_attention") return null;
+    if (type !== "sliding_attention")
+      throw new ModelError(
+        `config.json: layer ${layer} is of type ${JSON.stringify(type)}; beside ${NO_ATTENTION}, full_attention and sliding_attention are supported`,
+      );
+    if (size === null || !Number.isInteger(size) || size < 1)
+      throw new ModelError(`config.json: layer ${layer} slides, so "sliding_window" must be a whole number from 1`);
+    return size;
+  });
 }

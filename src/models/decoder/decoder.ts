@@ -23,7 +23,7 @@ import {
   transpose,
 } from "../../tensor/index.ts";
 import { ModelError } from "../errors.ts";
-import type { DecoderConfig } from "./config.ts";
+import { attendingLayers, type DecoderConfig } from "./config.ts";
 import { WeightBag, type Weights } from "./weights.ts";
 
 /** Keys and values of one layer's earlier tokens, `[batch, past, kvHeads * headDim]` each, keys rotated. */
@@ -34,6 +34,7 @@ export interface LayerCache {
 
 /** What a forward pass over cached context needs besides tokens. */
 export interface CachedContext {
+  /** Of the layers that have attention, in order. */
   readonly layers: readonly LayerCache[];
   /** `i64 [batch, seq]`: position of each new token. */
   readonly positions: Tensor;
@@ -59,7 +60,7 @@ export interface AttendedContext {
 export interface DecoderOutput {
   /** Behind the last norm, `[batch, seq, dim]`. */
   readonly hidden: Tensor;
-  /** The new tokens' rows for the cache, by layer. */
+  /** The new tokens' rows for the cache, of the layers that have attention, in order. */
   readonly rows: readonly LayerCache[];
 }
 
@@ -67,7 +68,7 @@ export interface DecoderOutput {
  * The forward pass of a decoder over `ids i64 [batch, seq]`, causal; with `context`, behind cached tokens.
  * Points: `model.embed`, and for each layer `model.layers.N.attn.in`, `.q`, `.k`, `.v`, `.attn.mix` (the input of the
  * output projection), `.attn.out`, `.mlp.in`, `.mlp.act` (the input of the down projection), `.mlp.out`, and `.out` (the
- * residual stream behind the layer); then `model.norm`.
+ * residual stream behind the layer); then `model.norm`. Layers without attention have none of the points of it.
  */
 export function decode(
   config: DecoderConfig,
@@ -81,7 +82,7 @@ export function decode(
   for (let i = 0; i < config.layers; i++) {
     const layer = new Layer(config, bag, i, context);
     hidden = layer.forward(hidden);
-    rows.push(layer.rows!);
+    if (layer.rows) rows.push(layer.rows);
   }
   return { hidden: finalNorm(config, weights, hidden), rows };
 }
@@ -173,14 +174,19 @@ class Layer {
 
   forward(x: Tensor): Tensor {
     const { postNorms } = this.#config;
-    let attended = this.#attention(this.#point("attn.in", this.#norm("input_layernorm", x)));
-    if (postNorms) attended = this.#norm("post_attention_layernorm", attended);
-    const middle = add(x, this.#point("attn.out", attended));
+    const middle = this.#config.window[this.#index] === 0 ? x : this.#attended(x);
     let fed = this.#feedForward(
       this.#point("mlp.in", this.#norm(postNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm", middle)),
     );
     if (postNorms) fed = this.#norm("post_feedforward_layernorm", fed);
     return this.#point("out", add(middle, this.#point("mlp.out", fed)));
+  }
+
+  /** The stream with what attention adds to it. */
+  #attended(x: Tensor): Tensor {
+    const mixed = this.#attention(this.#point("attn.in", this.#norm("input_layernorm", x)));
+    const attended = this.#config.postNorms ? this.#norm("post_attention_layernorm", mixed) : mixed;
+    return add(x, this.#point("attn.out", attended));
   }
 
   #point(name: string, x: Tensor): Tensor {
@@ -266,7 +272,7 @@ class Layer {
   /** Attention of new tokens to cached ones and themselves. */
   #overCache(q: Tensor, k: Tensor, v: Tensor, { layers, mask, windowMask }: CachedContext): Tensor {
     const { heads, kvHeads, attentionScale, attentionCap, window } = this.#config;
-    const past = layers[this.#index]!;
+    const past = layers[attendingLayers(this.#config).indexOf(this.#index)]!;
     const seen = window[this.#index] === null ? mask : (windowMask ?? mask);
     return op("Attention", [q, concat([past.keys, k], 1), concat([past.values, v], 1), seen], {
       q_num_heads: heads,

@@ -29,19 +29,23 @@ export function decoderShapes(config: DecoderConfig): Map<string, readonly numbe
     const put = (name: string, ...shape: number[]): void => {
       shapes.set(`model.layers.${i}.${name}`, shape);
     };
-    norm(`model.layers.${i}.input_layernorm`);
-    for (const [name, out] of [
-      ["q", heads * headDim],
-      ["k", kvHeads * headDim],
-      ["v", kvHeads * headDim],
-    ] as const) {
-      put(`self_attn.${name}_proj.weight`, out, dim);
-      if (config.qkvBias) put(`self_attn.${name}_proj.bias`, out);
+    const attends = config.window[i] !== 0;
+    if (attends) {
+      norm(`model.layers.${i}.input_layernorm`);
+      for (const [name, out] of [
+        ["q", heads * headDim],
+        ["k", kvHeads * headDim],
+        ["v", kvHeads * headDim],
+      ] as const) {
+        put(`self_attn.${name}_proj.weight`, out, dim);
+        if (config.qkvBias) put(`self_attn.${name}_proj.bias`, out);
+      }
+      if (config.qkNorm) for (const name of ["q", "k"]) put(`self_attn.${name}_norm.weight`, headDim);
+      put("self_attn.o_proj.weight", dim, heads * headDim);
+      if (config.outputBias) put("self_attn.o_proj.bias", dim);
     }
-    if (config.qkNorm) for (const name of ["q", "k"]) put(`self_attn.${name}_norm.weight`, headDim);
-    put("self_attn.o_proj.weight", dim, heads * headDim);
-    if (config.outputBias) put("self_attn.o_proj.bias", dim);
-    norm(`model.layers.${i}.post_attention_layernorm`);
+    // With norms behind attention and feed-forward, this is the one behind attention.
+    if (attends || !config.postNorms) norm(`model.layers.${i}.post_attention_layernorm`);
     if (config.postNorms) for (const name of ["pre", "post"]) put(`${name}_feedforward_layernorm.weight`, dim);
     for (const [name, out, width] of [
       ...(config.gated ? ([["gate", ffn, dim]] as const) : []),

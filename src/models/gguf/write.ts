@@ -1,7 +1,7 @@
 import { type GgufValue, loadPending, type PendingGgufTensor, type PendingTensor } from "../../formats/index.ts";
 import type { JsonObject } from "../../formats/json.ts";
 import { HostTensor, rotaryFrequencies } from "../../tensor/index.ts";
-import { type DecoderConfig, decoderConfig } from "../decoder/config.ts";
+import { type DecoderConfig, decoderConfig, slidingWindow } from "../decoder/config.ts";
 import { ModelError } from "../errors.ts";
 import { joinedRows } from "../host-matrices.ts";
 import { architectureFor, conversionOf, type GgufArchitecture, hasWindow, scaleOf } from "./architectures.ts";
@@ -87,7 +87,12 @@ function fusedProjections(tensors: readonly Source[]): Source[] {
 /** What llama.cpp has no setting for must be as it takes it to be. */
 function checkComputed(config: DecoderConfig, architecture: GgufArchitecture): void {
   const { window, attentionScale } = config;
-  const size = windowOf(config);
+  const skipped = window.indexOf(0);
+  if (skipped >= 0)
+    throw new ModelError(
+      `llama.cpp has no layers without attention, and layer ${skipped} of this ${config.type} is one; export the model to ONNX instead`,
+    );
+  const size = slidingWindow(config);
   const scale = scaleOf(architecture, config);
   if (Math.abs(attentionScale / scale - 1) > 1e-6)
     throw new ModelError(`llama.cpp scales a ${config.type}'s attention by ${scale}, not by ${attentionScale}`);
@@ -98,13 +103,10 @@ function checkComputed(config: DecoderConfig, architecture: GgufArchitecture): v
     );
 }
 
-/** The size of the window, which all layers that have one share. */
-const windowOf = ({ window }: DecoderConfig): number | null => window.find((size) => size !== null) ?? null;
-
 function metadataOf(config: DecoderConfig, architecture: GgufArchitecture): Map<string, GgufValue> {
   const { name, windowPeriod } = architecture;
   const { headDim, ropeScaling, attentionCap, logitCap } = config;
-  const window = windowOf(config);
+  const window = slidingWindow(config);
   const context = Math.min(config.maxPositions, windowPeriod === undefined ? (window ?? Infinity) : Infinity);
   const u32 = (key: string, value: number): [string, GgufValue] => [`${name}.${key}`, { type: "u32", value }];
   const f32 = (key: string, value: number): [string, GgufValue] => [`${name}.${key}`, { type: "f32", value }];

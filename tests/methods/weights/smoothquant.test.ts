@@ -39,6 +39,16 @@ describe("SmoothQuant", () => {
     expect(await difference(model, foldScales(source, scales), windows)).toBeLessThan(1e-4);
   });
 
+  test("passes over the attention that layers do not have", async () => {
+    const model = tinyModel({ layer_types: ["full_attention", "no_attention"] });
+    const source = memorySource(model);
+    const scales = await smoothScales(source, windows, { strength: 0.7, ...device });
+    expect([...scales.keys()].filter((point) => point.startsWith("model.layers.1."))).toEqual(
+      ["mlp.in", "mlp.act"].map((point) => `model.layers.1.${point}`),
+    );
+    expect(await difference(model, foldScales(source, scales), windows)).toBeLessThan(1e-4);
+  });
+
   test("at full strength, all channels reach equally far", async () => {
     const model = tinyModel();
     const source = memorySource(model);

@@ -9,6 +9,11 @@ export interface Kept {
   readonly neurons?: readonly (readonly number[])[];
   /** Of the residual stream: one set for the whole model. */
   readonly channels?: readonly number[];
+  /**
+   * How far each layer that is left sees back, as `DecoderConfig.window`: a number makes its attention slide, 0 takes it
+   * away with its weights.
+   */
+  readonly window?: readonly (number | null)[];
 }
 
 export interface PrunedDecoder {
@@ -63,9 +68,9 @@ export function keepMostImportant(
 /**
  * A decoder of fewer layers, feed-forward neurons and residual channels, its weights slices of those given: a neuron goes
  * from gate, up and down alike, a channel from the embedding, every norm, every matrix that reads or writes the stream,
- * and the head. Heads stay, and nothing is rescaled.
- * @throws ArgumentError for indices that are not increasing or out of range, and layers of unequal numbers of neurons;
- *   ModelError for weights that are not dense
+ * and the head. Heads stay but those of layers that lose their attention, and nothing is rescaled.
+ * @throws ArgumentError for indices that are not increasing or out of range, layers of unequal numbers of neurons, and
+ *   attention where there is none or none left; ModelError for weights that are not dense
  */
 export function pruneDecoder(
   { config, weights }: { readonly config: DecoderConfig; readonly weights: Weights },
@@ -88,7 +93,7 @@ export function pruneDecoder(
     layers: layers.length,
     dim: channels.length,
     ffn: neurons[0]!.length,
-    window: layers.map((layer) => config.window[layer]!),
+    window: windowOf(config, layers, kept.window),
   };
   const dense = denseTensors(weights);
   const pruned = Array.from(decoderShapes(smaller).keys(), (name): [string, Weight | HostTensor] => {
@@ -103,6 +108,22 @@ export function pruneDecoder(
     return [name, values.shape.length === 2 ? new Dense(values) : values];
   });
   return { config: smaller, weights: Object.fromEntries(pruned) };
+}
+
+function windowOf(
+  config: DecoderConfig,
+  layers: readonly number[],
+  wanted: readonly (number | null)[] = layers.map((layer) => config.window[layer]!),
+): readonly (number | null)[] {
+  if (wanted.length !== layers.length)
+    throw new ArgumentError(`${wanted.length} kinds of attention were given for ${layers.length} layers`);
+  if (wanted.every((size) => size === 0))
+    throw new ArgumentError(`none of the ${layers.length} layers would have attention; at least one needs it`);
+  layers.forEach((layer, i) => {
+    if (wanted[i] !== 0 && config.window[layer] === 0)
+      throw new ArgumentError(`layer ${layer} has no attention, so that layer ${i} of the smaller model can have none`);
+  });
+  return wanted;
 }
 
 type Axis = "channels" | "neurons" | null;

@@ -125,6 +125,24 @@ describe("pruneDecoder", () => {
     );
   });
 
+  it("takes attention away, and narrows it, without touching the rest", async () => {
+    const { config, weights } = tinyModel({ num_hidden_layers: 3 });
+    const silent = { config, weights: changed(weights, { "1.self_attn.o_proj.weight": () => 0 }) };
+    const pruned = pruneDecoder(silent, { window: [null, 0, null] });
+    checkWeights(pruned.config, pruned.weights);
+    expect(Object.keys(pruned.weights).filter((name) => name.startsWith("model.layers.1."))).toEqual(
+      ["post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"].map(
+        (name) => `model.layers.1.${name}.weight`,
+      ),
+    );
+    await expectSameLogits(silent, pruned);
+    const near = pruneDecoder({ config, weights }, { window: [ids.length, null, ids.length] });
+    await expectSameLogits({ config, weights }, near);
+    const shorter = pruneDecoder({ config, weights }, { layers: [0, 2], window: [2, 0] });
+    expect(shorter.config.window).toEqual([2, 0]);
+    checkWeights(shorter.config, shorter.weights);
+  });
+
   it("refuses indices that make no model", () => {
     const model = tinyModel();
     const prune = (kept: Parameters<typeof pruneDecoder>[1]) => () => pruneDecoder(model, kept);
@@ -137,6 +155,12 @@ describe("pruneDecoder", () => {
     );
     expect(prune({ neurons: [[0, 1], [2]] })).toThrow(
       "layer 0 keeps 2 neurons and layer 1 1; all layers need equally many",
+    );
+    expect(prune({ window: [null] })).toThrow("1 kinds of attention were given for 2 layers");
+    expect(prune({ window: [0, 0] })).toThrow("none of the 2 layers would have attention; at least one needs it");
+    const skipping = pruneDecoder(model, { window: [0, null] });
+    expect(() => pruneDecoder(skipping, { window: [null, null] })).toThrow(
+      "layer 0 has no attention, so that layer 0 of the smaller model can have none",
     );
   });
 });
