@@ -19,6 +19,7 @@ export * from "./method.ts";
 export { type BlockOptions, nearest } from "./nearest.ts";
 export * from "./parq/index.ts";
 export * from "./plan.ts";
+export * from "./quest/index.ts";
 export * from "./recipe.ts";
 export * from "./report.ts";
 export * from "./rotation.ts";

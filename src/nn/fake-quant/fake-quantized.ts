@@ -60,7 +60,7 @@ export class FakeQuantized extends Weight {
       throw new ArgumentError(`the matrix holds ${latent.at(bad)} in ${place}; only finite numbers can be rounded`);
     }
     const turned = new FakeQuantized(latent, {}, how).#turnedHost();
-    return new FakeQuantized(latent, how.weight.start?.(turned) ?? {}, how);
+    return new FakeQuantized(latent, { ...how.weight.start?.(turned), ...how.input?.start?.() }, how);
   }
 
   override get shape(): readonly [number, number] {
@@ -69,7 +69,7 @@ export class FakeQuantized extends Weight {
 
   override apply(x: Tensor): Tensor {
     const turned = this.#turn(x);
-    return linear(this.how.input ? this.how.input.apply(turned) : turned, this.rounded());
+    return linear(this.how.input ? this.how.input.apply(turned, this.#symbolic()) : turned, this.rounded());
   }
 
   override rows(ids: Tensor): Tensor {
@@ -82,8 +82,11 @@ export class FakeQuantized extends Weight {
 
   /** The matrix on its grid, `[out, in]`, turned where it is turned. */
   rounded(): Tensor {
-    const learned = Object.fromEntries(Object.entries(this.learned).map(([name, leaf]) => [name, asTensor(leaf)]));
-    return this.how.weight.apply(this.#turn(asTensor(this.latent)), learned);
+    return this.how.weight.apply(this.#turn(asTensor(this.latent)), this.#symbolic());
+  }
+
+  #symbolic(): Learned<Tensor> {
+    return Object.fromEntries(Object.entries(this.learned).map(([name, leaf]) => [name, asTensor(leaf)]));
   }
 
   /** What training made of it, in few bits. @throws ArgumentError while it is symbolic */
@@ -92,7 +95,7 @@ export class FakeQuantized extends Weight {
     await using program = await compile(() => this.rounded(), [], device);
     const learned = Object.fromEntries(Object.entries(this.learned).map(([name, leaf]) => [name, onHost(leaf)]));
     const packed = weight.pack({ latent: this.#turnedHost(), rounded: await program(), learned });
-    const wrapped = input ? input.pack(packed) : packed;
+    const wrapped = input ? input.pack(packed, learned) : packed;
     return size === 0 ? wrapped : new TransformedWeight(wrapped, { hadamard: size });
   }
 

@@ -40,10 +40,12 @@ export interface WeightRounding {
 /** How the inputs of a matrix are rounded, while it is trained and after. */
 export interface InputRounding {
   readonly name: string;
+  /** What is learned, to begin with, under names that the matrix's rounding does not use. Default: nothing. */
+  start?(): Learned<HostTensor>;
   /** `x [..., in]` on the grid. */
-  apply(x: Tensor): Tensor;
+  apply(x: Tensor, learned: Learned<Tensor>): Tensor;
   /** A weight that rounds its input in the same way before `weight` is applied. */
-  pack(weight: Weight): Weight;
+  pack(weight: Weight, learned: Learned<HostTensor>): Weight;
 }
 
 /**

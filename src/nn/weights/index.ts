@@ -4,6 +4,7 @@ export { type BlockLayout, type BlockParts, BlockWeight } from "./blocks.ts";
 export * from "./codebook.ts";
 export * from "./compressed-tensors.ts";
 export * from "./exact-blocks.ts";
+export * from "./grid-input.ts";
 export * from "./hadamard.ts";
 export * from "./half.ts";
 export * from "./low-rank.ts";

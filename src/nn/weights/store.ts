@@ -3,6 +3,7 @@ import { asWeight, Dense, Weight } from "../weight.ts";
 import type { BlockFormat } from "./block-format.ts";
 import { type BlockParts, BlockWeight } from "./blocks.ts";
 import { CodebookWeight } from "./codebook.ts";
+import { GridInput } from "./grid-input.ts";
 import { HalfWeight } from "./half.ts";
 import { LowRank } from "./low-rank.ts";
 import { RoundedInput } from "./rounded-input.ts";
@@ -98,6 +99,12 @@ class Parts {
     return value as number;
   }
 
+  number(key: string): number {
+    const value = this.#attributes[key];
+    if (!Number.isFinite(value)) this.#refuse(key, "a number");
+    return value as number;
+  }
+
   numbers(key: string): number[] {
     const value = this.#attributes[key];
     if (!Array.isArray(value) || !value.every((n) => Number.isFinite(n))) this.#refuse(key, "a list of numbers");
@@ -139,6 +146,12 @@ const kinds: Readonly<Record<string, (parts: Parts) => Weight>> = {
       },
     ),
   codebook: (p) => new CodebookWeight({ codes: p.tensor("codes"), levels: p.tensor("levels") }, p.count("columns")),
+  "grid-input": (p) =>
+    new GridInput(p.weight("inner"), {
+      levels: p.count("levels"),
+      scale: p.number("scale"),
+      ...(p.has("step") && { step: p.tensor("step") }),
+    }),
   half: (p) => new HalfWeight(p.tensor("values")),
   "low-rank": (p) => new LowRank(p.weight("up"), p.weight("down")),
   "rounded-input": (p) =>

@@ -1,7 +1,4 @@
-import { ArgumentError } from "../../../tensor/index.ts";
-
-/** Bits of a number rounded by QuEST; 1.585 is three levels, 16 leaves it as it is. */
-export type QuestBits = 1 | 1.585 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 16;
+import { ArgumentError } from "../../tensor/index.ts";
 
 /** Outermost level with the least squared error on a standard normal, by bits (QuEST, section 3.1). */
 const SCALES: Readonly<Record<number, number>> = {
@@ -60,7 +57,7 @@ export function gaussianError(levels: readonly number[], scale: number): number 
     for (let k = 0; k <= INTERVALS; k++) {
       const x = from + k * width;
       const share = k === 0 || k === INTERVALS ? 1 : k % 2 === 1 ? 4 : 2;
-      total += (share * width * (x - level) ** 2 * Math.exp(-x * x / 2)) / (3 * Math.sqrt(2 * Math.PI));
+      total += (share * width * (x - level) ** 2 * Math.exp((-x * x) / 2)) / (3 * Math.sqrt(2 * Math.PI));
     }
   });
   return total;
