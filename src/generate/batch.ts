@@ -4,6 +4,9 @@ import { ContextError, GenerateError } from "./errors.ts";
 import type { DecoderProgram } from "./program.ts";
 import { checkTokens } from "./tokens.ts";
 
+/** Tokens that a run takes at most while prompts are read. */
+const READ_TOGETHER = 2048;
+
 /** The context of a session: the first `length` rows of the first text of its cache. */
 interface Context {
   readonly cache: KeyValueCache;
@@ -49,12 +52,72 @@ export class DecoderBatch {
     this.#lengths.push(length);
   }
 
+  /**
+   * Adds a text for each of the prompts, behind the others and in their order. Prompts of the same length are read
+   * together; nothing of the session is used.
+   * @returns logits `[vocab]` behind each prompt
+   * @throws ArgumentError for an empty prompt or ids outside of the vocabulary; ContextError for a prompt that is longer
+   *   than the model takes; GenerateError while another call is under way
+   */
+  async read(prompts: readonly (readonly number[])[]): Promise<Float32Array[]> {
+    const { vocab, maxPositions } = this.#program.config;
+    for (const prompt of prompts) {
+      if (prompt.length === 0)
+        throw new ArgumentError("a prompt is empty; a model needs at least one token to begin with");
+      checkTokens(prompt, vocab);
+      if (prompt.length > maxPositions)
+        throw new ContextError(`a prompt has ${prompt.length} tokens, but the model takes ${maxPositions}; shorten it`);
+    }
+    this.#checkIdle();
+    const first = this.#lengths.length;
+    this.#reserve(first + prompts.length, Math.max(1, ...prompts.map(({ length }) => length)));
+    const logits: Float32Array[] = [];
+    this.#busy = true;
+    try {
+      for (const length of new Set(prompts.map((prompt) => prompt.length))) {
+        const alike = [...prompts.keys()].filter((i) => prompts[i]!.length === length);
+        const together = Math.max(1, Math.floor(READ_TOGETHER / length));
+        for (let start = 0; start < alike.length; start += together) {
+          const some = alike.slice(start, start + together);
+          const cache = new KeyValueCache(this.#program.config, this.#program.format);
+          cache.reserve(some.length, length);
+          let last: Float32Array[] = [];
+          for (let past = 0; past < length; past += READ_TOGETHER) {
+            const parts = some.map((i) => prompts[i]!.slice(past, past + READ_TOGETHER));
+            last = await this.#program.run(
+              cache,
+              some.map(() => past),
+              parts,
+            );
+          }
+          some.forEach((i, text) => {
+            this.#cache.copy(cache, text, first + i, length);
+            logits[i] = last[text]!;
+          });
+        }
+      }
+      for (const { length } of prompts) this.#lengths.push(length);
+      return logits;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** Adds a text, behind the others, that has the same context as one that is there. @throws ArgumentError when there is none */
+  repeat(text: number): void {
+    this.#checkIdle();
+    this.#checkText(text);
+    const [count, length] = [this.#lengths.length, this.#lengths[text]!];
+    this.#reserve(count + 1, length);
+    this.#cache.copy(this.#cache, text, count, length);
+    this.#lengths.push(length);
+  }
+
   /** Takes a text out; the last one takes its place. @throws ArgumentError when there is none */
   remove(text: number): void {
     this.#checkIdle();
+    this.#checkText(text);
     const last = this.#lengths.length - 1;
-    if (!Number.isInteger(text) || text < 0 || text > last)
-      throw new ArgumentError(`the batch has ${last + 1} texts and none with the number ${text}`);
     const length = this.#lengths.pop()!;
     if (text === last) return;
     this.#cache.copy(this.#cache, last, text, length);
@@ -90,6 +153,12 @@ export class DecoderBatch {
     } finally {
       this.#busy = false;
     }
+  }
+
+  #checkText(text: number): void {
+    const count = this.#lengths.length;
+    if (!Number.isInteger(text) || text < 0 || text >= count)
+      throw new ArgumentError(`the batch has ${count} texts and none with the number ${text}`);
   }
 
   #checkIdle(): void {

@@ -85,6 +85,20 @@ export function best({ tokens, scores }: Candidates): number {
   return tokens[scores.indexOf(largest(scores))]!;
 }
 
+/** The token in whose share of the interval from 0 to 1 the point `u` falls. */
+export function drawn(tokens: Uint32Array, probabilities: Float64Array, u: number): number {
+  let left = u;
+  let last = 0;
+  for (let i = 0; i < tokens.length; i++) {
+    if (probabilities[i] === 0) continue;
+    left -= probabilities[i]!;
+    if (left < 0) return tokens[i]!;
+    last = i;
+  }
+  // Rounding may leave a remainder behind the last.
+  return tokens[last]!;
+}
+
 /** Probabilities of scores, in double precision. */
 export function softmax(scores: Float32Array): Float64Array {
   const top = largest(scores);

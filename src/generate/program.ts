@@ -9,7 +9,20 @@ import {
 } from "../models/index.ts";
 import { fuseNorms } from "../onnx/index.ts";
 import { compile, type Device, type DeviceOptions } from "../runtime/index.ts";
-import { gather, HostTensor, ints, spec, type Tensor, type TensorSpec } from "../tensor/index.ts";
+import {
+  ArgumentError,
+  flattenTree,
+  formatShape,
+  gather,
+  HostTensor,
+  ints,
+  isHostTensor,
+  mapTree,
+  sameShape,
+  spec,
+  type Tensor,
+  type TensorSpec,
+} from "../tensor/index.ts";
 import {
   type CacheFormat,
   cachedTensors,
@@ -41,8 +54,11 @@ interface StepOutputs<T> {
   readonly rows: readonly KeysAndValues<T>[];
 }
 
+/** Tensors inside of weights by path, such as `model.layers.0.mlp.up_proj.weight.values`. */
+type Values<T> = Readonly<Record<string, T>>;
+
 interface Step {
-  (inputs: StepInputs<HostTensor>): Promise<StepOutputs<HostTensor>>;
+  (inputs: StepInputs<HostTensor>, weights: Values<HostTensor>): Promise<StepOutputs<HostTensor>>;
   readonly device: Device;
   dispose(): Promise<void>;
 }
@@ -50,44 +66,77 @@ interface Step {
 /** As `causalMask` hides keys. */
 const HIDDEN = -1e30;
 
-/** A decoder compiled for reading prompts and for decoding, one text or several at a time; the weights are constants of it. */
+/**
+ * A decoder compiled for reading prompts and for decoding, one text or several at a time. The weights are constants of
+ * it, but for those that may be replaced.
+ */
 export class DecoderProgram {
   readonly config: DecoderConfig;
   readonly format: CacheFormat;
   readonly #step: Step;
   readonly #window: number | null;
+  #weights: Values<HostTensor>;
 
-  private constructor(config: DecoderConfig, format: CacheFormat, step: Step) {
+  private constructor(config: DecoderConfig, format: CacheFormat, step: Step, weights: Values<HostTensor>) {
     this.config = config;
     this.format = format;
     this.#step = step;
     this.#window = slidingWindow(config);
+    this.#weights = weights;
   }
 
-  /** @throws ModelError when weights and configuration do not fit; DeviceError when the device is missing */
+  /**
+   * @param replaceable which tensors of the weights, by path, `replace` may change later
+   * @throws ModelError when weights and configuration do not fit; DeviceError when the device is missing
+   */
   static async compile(
     config: DecoderConfig,
     weights: Weights,
     format: CacheFormat,
     device: DeviceOptions,
+    replaceable: (path: string) => boolean = () => false,
   ): Promise<DecoderProgram> {
     checkWeights(config, weights);
-    const step = (inputs: StepInputs<Tensor>): StepOutputs<Tensor> => {
+    const loose = Object.fromEntries(
+      Object.entries(flattenTree(weights, isHostTensor)).filter(([path]) => replaceable(path)),
+    );
+    const step = (inputs: StepInputs<Tensor>, given: Values<Tensor>): StepOutputs<Tensor> => {
+      const own = mapTree(weights, isHostTensor, (leaf, path) => given[path] ?? leaf) as Weights;
       const layers = inputs.layers.map((layer) => cachedTensors(config, layer));
-      const { hidden, rows } = decode(config, weights, inputs.ids, {
+      const { hidden, rows } = decode(config, own, inputs.ids, {
         ...inputs,
         layers,
         mask: (inputs.mask ?? inputs.windowMask)!,
       });
       const last = gather(hidden, ints([-1]), 1);
-      return fuseNorms({ logits: headLogits(config, weights, last), rows });
+      return fuseNorms({ logits: headLogits(config, own, last), rows });
     };
-    const program = await compile(step, [stepSpecs(config, format)], { ...device, names: ["in"] });
-    return new DecoderProgram(config, format, program);
+    const specs = [stepSpecs(config, format), loose] as const;
+    const program = await compile(step, specs, { ...device, names: ["in", "weights"] });
+    return new DecoderProgram(config, format, program, loose);
   }
 
   get device(): Device {
     return this.#step.device;
+  }
+
+  /**
+   * Goes on with other values of weights; what is cached was read with the old ones.
+   * @throws ArgumentError for a tensor that was not declared replaceable, or of another type or shape
+   */
+  replace(values: Values<HostTensor>): void {
+    for (const [path, value] of Object.entries(values)) {
+      const present = this.#weights[path];
+      if (!present)
+        throw new ArgumentError(
+          `"${path}" cannot be replaced: it is a constant of the program; declare it replaceable when you open it`,
+        );
+      if (value.dtype !== present.dtype || !sameShape(value.shape, present.shape))
+        throw new ArgumentError(
+          `"${path}" is ${present.dtype} ${formatShape(present.shape)} and cannot become ${value.dtype} ${formatShape(value.shape)}`,
+        );
+    }
+    this.#weights = { ...this.#weights, ...values };
   }
 
   dispose(): Promise<void> {
@@ -108,13 +157,14 @@ export class DecoderProgram {
     const window = this.#window ?? Number.POSITIVE_INFINITY;
     const all = rangeOf(cache, past, Number.POSITIVE_INFINITY);
     const near = rangeOf(cache, past, window);
-    const { logits, rows } = await this.#step({
+    const inputs: StepInputs<HostTensor> = {
       ids: integers(ids),
       positions: integers(past.map((start) => Array.from({ length: count }, (_, i) => start + i))),
       ...(seesAll(this.config) && { mask: maskOf(past, count, all, Number.POSITIVE_INFINITY) }),
       ...(this.#window !== null && { windowMask: maskOf(past, count, near, window) }),
       layers: cachedWindows(this.config).map((size, i) => cache.view(i, texts, size === null ? all : near)),
-    });
+    };
+    const { logits, rows } = await this.#step(inputs, this.#weights);
     rows.forEach((layer, i) => {
       for (let text = 0; text < texts; text++)
         cache.write(text, past[text]!, i, { keys: part(layer.keys, text), values: part(layer.values, text) });

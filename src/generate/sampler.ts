@@ -1,5 +1,5 @@
 import { ArgumentError, Rng } from "../tensor/index.ts";
-import { best, candidatesOf, minP, softmax, tempered, topK, topP, typical } from "./candidates.ts";
+import { best, candidatesOf, drawn, minP, softmax, tempered, topK, topP, typical } from "./candidates.ts";
 import { penalized } from "./penalties.ts";
 
 /**
@@ -90,20 +90,6 @@ export class Sampler {
     candidates = typical(candidates, limits.typical);
     return drawn(candidates.tokens, softmax(candidates.scores), this.#rng.uniform());
   }
-}
-
-/** The token in whose share of the interval from 0 to 1 the point `u` falls. */
-function drawn(tokens: Uint32Array, probabilities: Float64Array, u: number): number {
-  let left = u;
-  let last = 0;
-  for (let i = 0; i < tokens.length; i++) {
-    if (probabilities[i] === 0) continue;
-    left -= probabilities[i]!;
-    if (left < 0) return tokens[i]!;
-    last = i;
-  }
-  // Rounding may leave a remainder behind the last.
-  return tokens[last]!;
 }
 
 function ranged(name: string, value: number, wanted: string, holds: (value: number) => boolean): number {

@@ -1,6 +1,6 @@
 import type { DecoderConfig, Weights } from "../models/index.ts";
 import type { Device, DeviceOptions } from "../runtime/index.ts";
-import { ArgumentError } from "../tensor/index.ts";
+import { ArgumentError, type HostTensor } from "../tensor/index.ts";
 import { DecoderBatch } from "./batch.ts";
 import { type CacheFormat, KeyValueCache } from "./cache.ts";
 import { ContextError, GenerateError } from "./errors.ts";
@@ -16,6 +16,11 @@ export interface DecoderSessionOptions extends DeviceOptions {
    * into chunks, since a chunk reads its own keys as they are. Default `f32`.
    */
   readonly cache?: CacheFormat;
+  /**
+   * Tensors of the weights that `replace` may change, by path (`model.layers.0.mlp.up_proj.weight.values`). They become
+   * inputs of the program, which costs some speed. Default none.
+   */
+  readonly replaceable?: (path: string) => boolean;
 }
 
 export interface AdvanceOptions {
@@ -51,19 +56,32 @@ export class DecoderSession {
   }
 
   /**
-   * Compiles one program for reading prompts and for decoding. The weights become constants of it.
+   * Compiles one program for reading prompts and for decoding. The weights become constants of it, but for the
+   * replaceable ones.
    * @throws ModelError when weights and configuration do not fit; DeviceError when the device is missing
    */
   static async open(
     config: DecoderConfig,
     weights: Weights,
-    { chunk = 256, cache = "f32", ...device }: DecoderSessionOptions = {},
+    { chunk = 256, cache = "f32", replaceable, ...device }: DecoderSessionOptions = {},
   ): Promise<DecoderSession> {
     if (!Number.isInteger(chunk) || chunk < 1)
       throw new ArgumentError(`chunk must be a whole number from 1, not ${chunk}`);
     if (cache !== "f32" && cache !== "int8")
       throw new ArgumentError(`cache must be "f32" or "int8", not ${JSON.stringify(cache)}`);
-    return new DecoderSession(await DecoderProgram.compile(config, weights, cache, device), chunk);
+    return new DecoderSession(await DecoderProgram.compile(config, weights, cache, device, replaceable), chunk);
+  }
+
+  /**
+   * Goes on with other values of some weights, as training makes them, without compiling anything. The values are read
+   * where they lie, in every run from now on. The context is forgotten; batches begun before are of no more use.
+   * @throws ArgumentError for a tensor that was not declared replaceable, or of another type or shape
+   */
+  replace(values: Readonly<Record<string, HostTensor>>): void {
+    this.#checkIdle();
+    this.#program.replace(values);
+    this.#ids = [];
+    this.#logits = undefined;
   }
 
   /** The device that it really runs on. */

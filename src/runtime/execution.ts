@@ -64,8 +64,8 @@ export interface Execution {
   readonly device: Device;
   /** Runs once; returns the outputs that are not state, by name. */
   run(feeds: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>>;
-  /** Copies of the state, by the slots' input names. */
-  read(): Promise<Record<string, HostTensor>>;
+  /** Copies of the state, or of those parts of it that `names` has, by the slots' input names. */
+  read(names?: readonly string[]): Promise<Record<string, HostTensor>>;
   /** Replaces the state, by the slots' input names; the values are copied. */
   write(values: Readonly<Record<string, HostTensor>>): Promise<void>;
   close(): Promise<void>;
@@ -139,12 +139,12 @@ class LocalExecution implements Execution {
     this.#target.set(input, before);
   }
 
-  async read(): Promise<Record<string, HostTensor>> {
-    const away = [...this.#current].filter(([, tensor]) => tensor.location !== "cpu");
+  async read(names?: readonly string[]): Promise<Record<string, HostTensor>> {
+    const wanted = new Set(names ?? this.#current.keys());
+    const parts = [...this.#current].filter(([input]) => wanted.has(input));
+    const away = parts.filter(([, tensor]) => tensor.location !== "cpu");
     const fetched = away.length === 0 ? {} : await this.#download(Object.fromEntries(away));
-    return Object.fromEntries(
-      [...this.#current].map(([input, tensor]) => [input, fetched[input] ?? fromOrt(tensor).clone()]),
-    );
+    return Object.fromEntries(parts.map(([input, tensor]) => [input, fetched[input] ?? fromOrt(tensor).clone()]));
   }
 
   /**

@@ -33,6 +33,8 @@ export interface Loop<St, I extends readonly unknown[], R> {
   run(...inputs: { [K in keyof I]: Hosted<I[K]> }): Promise<Hosted<R>>;
   /** A copy of the present state, in the tree it was started with. */
   state(): Promise<St>;
+  /** Copies of the parts of the present state whose paths are wanted, by path. */
+  read(wanted: (path: string) => boolean): Promise<Record<string, HostTensor>>;
   /** Replaces the state. @throws FeedError where a tensor is missing, unknown or does not fit. */
   load(state: St): Promise<void>;
   readonly device: Device;
@@ -90,6 +92,12 @@ export async function compileLoop<St, const I extends readonly unknown[], R>(
       check();
       const values = await execution.read();
       return mapTree(form, isSpecLeaf, (_leaf, path) => values[inputOf(path)]!) as St;
+    },
+    async read(wanted) {
+      check();
+      const paths = Object.keys(types).filter(wanted);
+      const values = await execution.read(paths.map(inputOf));
+      return Object.fromEntries(paths.map((path) => [path, values[inputOf(path)]!]));
     },
     async load(next) {
       check();

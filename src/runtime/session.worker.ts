@@ -43,7 +43,7 @@ async function answer(request: Request, port: Port): Promise<Pick<Extract<Reply,
       await execution.write(fromPlain(request.values));
       return {};
     case "read":
-      return { values: toPlain(await execution.read()) };
+      return { values: toPlain(await execution.read(request.names)) };
     case "close":
       executions.delete(session);
       await execution.close();

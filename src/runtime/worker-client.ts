@@ -32,7 +32,7 @@ export async function openInWorker(plan: ExecutionPlan, options: DeviceOptions):
   return {
     device: device!,
     run: async (feeds) => fromPlain((await ask({ method: "run", values: toPlain(feeds) })).values!),
-    read: async () => fromPlain((await ask({ method: "read" })).values!),
+    read: async (names) => fromPlain((await ask({ method: "read", ...(names && { names }) })).values!),
     write: async (values) => {
       await ask({ method: "write", values: toPlain(values) });
     },

@@ -21,7 +21,8 @@ export type Request =
       readonly options: Omit<DeviceOptions, "announce">;
     }
   | { readonly call: number; readonly session: number; readonly method: "run" | "write"; readonly values: PlainTensors }
-  | { readonly call: number; readonly session: number; readonly method: "read" | "close" };
+  | { readonly call: number; readonly session: number; readonly method: "read"; readonly names?: readonly string[] }
+  | { readonly call: number; readonly session: number; readonly method: "close" };
 
 export type Reply =
   | { readonly call: number; readonly ok: true; readonly values?: PlainTensors; readonly device?: Device }

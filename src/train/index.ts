@@ -2,5 +2,6 @@
 export * from "./data.ts";
 export * from "./lora.ts";
 export * from "./progress.ts";
+export * from "./rl/index.ts";
 export * from "./step.ts";
 export * from "./trainer.ts";

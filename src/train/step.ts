@@ -1,4 +1,4 @@
-import { clipGlobalNorm, globalNorm, type Optimizer, type OptimizerState } from "../nn/optim/index.ts";
+import { clipGlobalNorm, globalNorm, masked, type Optimizer, type OptimizerState } from "../nn/optim/index.ts";
 import { type CompileOptions, compileLoop, type Loop, type Traced } from "../runtime/index.ts";
 import {
   ArgumentError,
@@ -45,6 +45,8 @@ export interface StepOptions<P, B> extends Omit<CompileOptions, "names"> {
   readonly optimizer: Optimizer;
   /** Largest global norm of the gradients; null leaves them as they are. Default 1. */
   readonly clipNorm?: number | null;
+  /** Which entries of parameters are trained, `bool`, by path; see `masked`. Default all. */
+  readonly masks?: Readonly<Record<string, HostTensor>>;
   /** Micro-batches whose gradients are averaged before one update. */
   readonly accumulate?: number;
   /** A micro-batch, to take types from. */
@@ -83,11 +85,12 @@ const parts = (result: LossResult): { loss: Tensor; metrics?: Readonly<Record<st
  * (before clipping) and the loss function's metrics.
  */
 export async function compileStep<P, B>(options: StepOptions<P, B>): Promise<StepLoop> {
-  const { params, optimizer, clipNorm = 1, accumulate = 1, example } = options;
+  const { params, optimizer, clipNorm = 1, masks, accumulate = 1, example } = options;
   if (!Number.isInteger(accumulate) || accumulate < 1)
     throw new ArgumentError(`accumulate must be a whole number from 1, not ${accumulate}`);
   const start = trainableOf(params, options.trainable);
-  const rule = clipNorm === null ? optimizer : clipGlobalNorm(clipNorm, optimizer);
+  const clipped = clipNorm === null ? optimizer : clipGlobalNorm(clipNorm, optimizer);
+  const rule = masks ? masked(masks, clipped) : clipped;
   const step = (
     state: { params: Record<string, Tensor>; optimizer: OptimizerState<Tensor> },
     batches: readonly unknown[],

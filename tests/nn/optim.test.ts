@@ -203,6 +203,31 @@ describe("muon", () => {
   });
 });
 
+describe("masked", () => {
+  it("keeps masked entries and their moments as they were, and trains the others as ever", async () => {
+    const mask = HostTensor.from([true, false, false, true]);
+    const rule = optim.masked({ a: mask }, optim.adamw({ weightDecay: 0.5, decays: () => true }));
+    const shapes = { a: [4], b: [3] };
+    const masked = await follow(rule, shapes, 3);
+    const plain = await follow(optim.adamw({ weightDecay: 0.5, decays: () => true }), shapes, 3);
+    expect(masked.end.b).toEqual(plain.end.b);
+    expect([masked.end.a![0], masked.end.a![3]]).toEqual([plain.end.a![0], plain.end.a![3]]);
+    expect(masked.end.a!.slice(1, 3)).toEqual(masked.start.a!.slice(1, 3));
+    const moments = masked.state.m as Record<string, HostTensor>;
+    expect(moments.a!.toArray().map((m) => m === 0)).toEqual([false, true, true, false]);
+  });
+
+  it("refuses masks that do not fit", () => {
+    const start = { a: HostTensor.zeros("f32", [2]) };
+    expect(() => optim.masked({ b: HostTensor.zeros("bool", [2]) }, optim.sgd()).init(start)).toThrow(
+      'there is a mask for "b", which is not among the parameters that are trained',
+    );
+    expect(() => optim.masked({ a: HostTensor.zeros("f32", [2]) }, optim.sgd()).init(start)).toThrow(
+      'the mask of "a" is f32 [2]; it must be bool [2]',
+    );
+  });
+});
+
 describe("schedules", () => {
   it("go through their marks", () => {
     const wsd = optim.warmUpStableDecay(1, 100, { warmUpSteps: 10, decaySteps: 20 });
