@@ -3,6 +3,7 @@ export * from "./bootstrap.ts";
 export * from "./compare.ts";
 export * from "./decoder-scorer.ts";
 export * from "./errors.ts";
+export * from "./kick/index.ts";
 export * from "./likelihood.ts";
 export * from "./pass-at-k.ts";
 export * from "./perplexity.ts";

@@ -1,0 +1,174 @@
+import { HostTensor, type Rng } from "../../tensor/index.ts";
+import type { BatchSource } from "../../train/index.ts";
+import type { Fact, World } from "./world.ts";
+
+/** What a row of a batch is about. */
+const kinds = ["text", "facts", "reading", "echo", "choice"] as const;
+type Kind = (typeof kinds)[number];
+
+/**
+ * Rows of each kind in a batch: windows of plain `text`; `facts` of the world, stated and asked for; made-up facts of
+ * strangers with questions about them behind (`reading`); invented words and the same again (`echo`); questions about
+ * facts with four choices (`choice`). Each kind counts as much as it has rows.
+ */
+export interface Phase {
+  readonly until: number;
+  readonly rows: Readonly<Partial<Record<Kind, number>>>;
+  /** Strangers in a passage. */
+  readonly strangers: readonly [fewest: number, most: number];
+}
+
+export interface LessonPlan {
+  readonly length: number;
+  /** One after the other, all with the same number of rows. */
+  readonly phases: readonly Phase[];
+}
+
+export interface Lesson<T = HostTensor> {
+  /** `i64 [rows, length]` */
+  readonly ids: T;
+  readonly targets: T;
+  /** `f32 [rows, length]`: what each target counts; all together 1. */
+  readonly weights: T;
+}
+
+type Line = { readonly ids: number[]; readonly scored: boolean[] };
+
+/** Batches of a training run; each is drawn by its own number. */
+export class Lessons implements BatchSource<Lesson> {
+  readonly #world: World;
+  readonly #text: readonly number[];
+  readonly #plan: LessonPlan;
+  readonly #rng: Rng;
+  #step = 0;
+
+  constructor(world: World, text: readonly number[], plan: LessonPlan, rng: Rng) {
+    this.#world = world;
+    this.#text = text;
+    this.#plan = plan;
+    this.#rng = rng;
+  }
+
+  state(): number {
+    return this.#step;
+  }
+
+  restore(state: unknown): void {
+    this.#step = state as number;
+  }
+
+  next(): Lesson {
+    const { length } = this.#plan;
+    const { rows: counts, strangers } = this.#phase();
+    const rng = this.#rng.fork(this.#step);
+    const lines: Readonly<Record<Kind, () => Line>> = {
+      text: () => this.#textLine(rng),
+      facts: () => this.#factLine(rng),
+      reading: () => this.#passage(strangers, rng),
+      echo: () => this.#echo(rng),
+      choice: () => this.#choice(rng),
+    };
+    const total = kinds.reduce((sum, kind) => sum + (counts[kind] ?? 0), 0);
+    const ids = HostTensor.zeros("i64", [total, length]);
+    const targets = HostTensor.zeros("i64", [total, length]);
+    const share = HostTensor.zeros("f32", [total, length]);
+    const values = share.data as Float32Array;
+    let row = 0;
+    for (const kind of kinds) {
+      const own = counts[kind] ?? 0;
+      const first = row * length;
+      let scored = 0;
+      for (let i = 0; i < own; i++, row++) {
+        const filled = fill(lines[kind], length + 1);
+        for (let at = 0; at < length; at++) {
+          const k = row * length + at;
+          ids.set(k, filled.ids[at]!);
+          targets.set(k, filled.ids[at + 1]!);
+          if (!filled.scored[at + 1]) continue;
+          scored++;
+          values[k] = 1;
+        }
+      }
+      for (let k = first; k < row * length; k++) values[k]! *= own / total / Math.max(1, scored);
+    }
+    this.#step++;
+    return { ids, targets, weights: share };
+  }
+
+  #phase(): Phase {
+    const { phases } = this.#plan;
+    return phases.find(({ until }) => this.#step < until) ?? phases.at(-1)!;
+  }
+
+  #textLine(rng: Rng): Line {
+    const { length } = this.#plan;
+    const start = rng.integer(this.#text.length - length - 1);
+    const ids = this.#text.slice(start, start + length + 1);
+    return { ids, scored: ids.map(() => true) };
+  }
+
+  #factLine(rng: Rng): Line {
+    const { facts } = this.#world;
+    const fact = facts[rng.integer(facts.length)]!;
+    return rng.integer(2) === 0 ? this.#stated(fact, true) : this.#asked(fact);
+  }
+
+  #stated(fact: Fact, scored: boolean): Line {
+    const parts = this.#world.statement(fact);
+    return this.#line([...parts, "\n"], scored ? [parts.indexOf(fact.value)] : []);
+  }
+
+  #asked(fact: Fact): Line {
+    const parts = ["Q: ", ...this.#world.question(fact), "\nA:", fact.value, "\n"];
+    return this.#line(parts, [parts.length - 2, parts.length - 1]);
+  }
+
+  #passage([fewest, most]: Phase["strangers"], rng: Rng): Line {
+    const strangers = this.#world.fresh(fewest + rng.integer(most - fewest + 1), rng);
+    const stated = strangers.map((fact) => this.#stated(fact, false));
+    const asked = rng.sample(strangers, strangers.length).map((fact) => this.#asked(fact));
+    return together([...stated, ...asked]);
+  }
+
+  #echo(rng: Rng): Line {
+    const words = this.#world.noise(4 + rng.integer(this.#plan.length / 2 - 4), rng);
+    return this.#line(
+      [...words, ...words],
+      Array.from(words, (_, i) => words.length + i),
+    );
+  }
+
+  #choice(rng: Rng): Line {
+    const { facts } = this.#world;
+    const fact = facts[rng.integer(facts.length)]!;
+    const { choices, letter } = this.#world.choices(fact, rng);
+    const listed = choices.flatMap((choice, i) => [`${"ABCD"[i]}.`, choice, "\n"]);
+    const parts = ["Q: ", ...this.#world.question(fact), "\n", ...listed, "Answer:", ` ${letter}`, "\n"];
+    return this.#line(parts, [parts.length - 2]);
+  }
+
+  /** @param scored parts that count */
+  #line(parts: readonly string[], scored: readonly number[]): Line {
+    const pieces = parts.map((part) => this.#world.ids([part]));
+    return {
+      ids: pieces.flat(),
+      scored: pieces.flatMap((piece, i) => piece.map(() => scored.includes(i))),
+    };
+  }
+}
+
+const together = (lines: readonly Line[]): Line => ({
+  ids: lines.flatMap(({ ids }) => ids),
+  scored: lines.flatMap(({ scored }) => scored),
+});
+
+/** Lines one after the other until there are enough tokens. */
+function fill(line: () => Line, length: number): Line {
+  const lines: Line[] = [];
+  for (let tokens = 0; tokens < length; ) {
+    const next = line();
+    lines.push(next);
+    tokens += next.ids.length;
+  }
+  return together(lines);
+}
