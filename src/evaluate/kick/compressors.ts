@@ -59,8 +59,12 @@ export function kickCompressors({ block = "channel" }: RoundingOptions = {}): Re
   };
 }
 
-/** @throws ArgumentError for a share or pattern that is none, or two that contradict each other */
-function sparsityOf(name: string, { sparsity, pattern = "unstructured", bits }: KickSetting): Sparsity {
+/**
+ * What a setting drops.
+ * @param name of the compressor, for errors
+ * @throws ArgumentError for a share or pattern that is none, or two that contradict each other
+ */
+export function sparsityOf(name: string, { sparsity, pattern = "unstructured", bits }: KickSetting): Sparsity {
   if (bits !== undefined)
     throw new ArgumentError(`${name} drops weights and has no bits; give a sparsity or a pattern`);
   if (sparsity !== undefined && !(sparsity >= 0 && sparsity < 1))

@@ -1,19 +1,20 @@
 import type { Tokenizer } from "../../formats/index.ts";
 import {
   calibrationWindows,
+  checkGroups,
   compressDecoder,
   denseValues,
   type MatrixReport,
   memorySource,
   planFor,
 } from "../../methods/index.ts";
-import type { DecoderConfig, Weights } from "../../models/index.ts";
+import { type DecoderConfig, decoderShapes, type Weights } from "../../models/index.ts";
 import { asWeight, type Weight } from "../../nn/index.ts";
 import type { DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor } from "../../tensor/index.ts";
 import { bootstrap } from "../bootstrap.ts";
 import { perplexity, type WindowOptions } from "../perplexity.ts";
-import { type Compressor, type KickSetting, settingName } from "./compressors.ts";
+import { type Compressor, type KickSetting, settingName, sparsityOf } from "./compressors.ts";
 import type { LoggedJudge } from "./judge.ts";
 import { DecoderReader } from "./reader.ts";
 import { disagreementsOf, dropOf, type KickReport, type KickRow, maxMatchingOf, type RowScore } from "./report.ts";
@@ -129,11 +130,29 @@ class Audit {
     }
     const methods = compressors.flatMap(({ compressor, grid }) =>
       grid.map((setting) => {
-        compressor.method(setting);
+        this.#check(compressor, setting);
         return this.#runsOf(compressor);
       }),
     );
     this.#total = 1 + methods.reduce((sum, count) => sum + count, 0);
+  }
+
+  /** @throws ArgumentError for what the compressor or the model's matrices cannot take */
+  #check(compressor: Compressor, setting: KickSetting): void {
+    const { calibration } = this.#options;
+    const { name, calibrated } = compressor;
+    compressor.method(setting);
+    let widest = 0;
+    for (const [matrix, shape] of decoderShapes(this.#dense.config)) {
+      if (shape.length !== 2 || !matrix.startsWith("model.layers.")) continue;
+      widest = Math.max(widest, shape[1]!);
+      if (setting.bits === undefined) checkGroups({ name: matrix, weight: { shape } }, sparsityOf(name, setting));
+    }
+    const tokens = calibration.count * calibration.length;
+    if (calibrated && tokens < widest)
+      this.#warnings.add(
+        `${name} ${settingName(setting)}: ${tokens} calibration tokens are fewer than the ${widest} inputs of a matrix, so that the Hessian is singular and only damping makes up for it; give more`,
+      );
   }
 
   #runsOf({ calibrated }: Compressor): number {

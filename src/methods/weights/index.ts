@@ -28,7 +28,7 @@ export * from "./sensitivity.ts";
 export * from "./smoothquant.ts";
 export * from "./source.ts";
 export * from "./sparsegpt.ts";
-export type { SemiStructured, Sparsity, Unstructured } from "./sparsity.ts";
+export { checkGroups, type SemiStructured, type Sparsity, type Unstructured } from "./sparsity.ts";
 export * from "./statistics.ts";
 export * from "./structured/index.ts";
 export * from "./svd.ts";

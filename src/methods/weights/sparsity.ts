@@ -1,6 +1,5 @@
 import { Dense, toSparse, toSparse24, type Weight } from "../../nn/index.ts";
 import { ArgumentError, HostTensor } from "../../tensor/index.ts";
-import type { MatrixJob } from "./method.ts";
 
 /** Any entries: the share of them that is dropped, from 0 to below 1. */
 export interface Unstructured {
@@ -34,7 +33,10 @@ export function sparsityName(pattern: Sparsity): string {
 }
 
 /** @throws ArgumentError where a matrix's rows do not divide into the pattern's groups */
-export function checkGroups({ name, weight }: MatrixJob, pattern: Sparsity): void {
+export function checkGroups(
+  { name, weight }: { readonly name: string; readonly weight: { readonly shape: readonly number[] } },
+  pattern: Sparsity,
+): void {
   const columns = weight.shape[1]!;
   if ("of" in pattern && columns % pattern.of !== 0)
     throw new ArgumentError(
