@@ -4,7 +4,7 @@ import type { System } from "./system.ts";
 export const systems: Readonly<Record<string, () => Promise<System>>> = {
   awq: async () => (await import("./awq.ts")).awq,
   gptq: async () => (await import("./gptq.ts")).gptq,
-  paramdelta: async () => (await import("./paramdelta.ts")).paramdelta,
+  paramdelta: async () => (await import("./paramdelta/paramdelta.ts")).paramdelta,
   quarot: async () => (await import("./quarot.ts")).quarot,
   smoothquant: async () => (await import("./smoothquant.ts")).smoothquant,
   sparsegpt: async () => (await import("./sparsegpt.ts")).sparsegpt,

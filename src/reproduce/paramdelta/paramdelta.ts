@@ -1,0 +1,220 @@
+import { DecoderScorer, type ScoredSequence } from "../../evaluate/index.ts";
+import type { MergeReport } from "../../methods/index.ts";
+import { decoderLogits, type Weights } from "../../models/index.ts";
+import { crossEntropy, optim } from "../../nn/index.ts";
+import { add, Rng } from "../../tensor/index.ts";
+import { type BatchSource, IGNORED, type TokenBatch, train } from "../../train/index.ts";
+import type { Check, Finding, Setting, System } from "../system.ts";
+import type { LanguageModel } from "../workbench.ts";
+import { Lessons } from "./lessons.ts";
+import { changed, shuffledChannels, transferred } from "./merging.ts";
+
+/** A skill learned on one base, carried to another that has since read other text. */
+export const paramdelta: System = {
+  name: "ParamΔ",
+  family: "weights",
+  summary: "gives a new base model the skills of an old post-trained one by adding weights, without training",
+  paper: {
+    title: "Param-Delta for Direct (Weight) Mixing: Post-Train Large Language Model at Zero Cost",
+    authors: "Cao, Wu, Prasad, Tian, Liu",
+    year: 2025,
+    url: "https://arxiv.org/abs/2504.21023",
+  },
+  file: "src/methods/weights/merge/merge.ts",
+  command: "npx pare merge --base <old base> --post <post-trained> --new-base <new base> --out <folder>",
+  claim:
+    "the new base plus what post-training added to the old one keeps most of the skill and all of the new knowledge, as if the new base had been post-trained",
+  bar: "at least 0.7 of the accuracy of post-training the new base itself, new text as good as the new base within 0.4 nats and 0.5 better than the old model, and next to nothing on an unrelated base, with a warning",
+  async experiment(setting) {
+    return await new Experiment(setting, await setting.bench.languageModel()).run();
+  },
+};
+
+class Experiment {
+  readonly #setting: Setting;
+  readonly #model: LanguageModel;
+  readonly #rng: Rng;
+  readonly #lessons: Lessons;
+  readonly #tests: Record<"questions" | "facts" | "news", readonly ScoredSequence[]>;
+
+  constructor(setting: Setting, model: LanguageModel) {
+    const { seed, full } = setting;
+    this.#setting = setting;
+    this.#model = model;
+    this.#rng = new Rng(seed).fork("paramdelta");
+    this.#lessons = new Lessons(model, this.#rng, { ships: full ? 60 : 20 });
+    this.#tests = {
+      questions: this.#lessons.questions(full ? 600 : 100, this.#rng.fork("questions")),
+      facts: this.#lessons.facts(),
+      news: this.#lessons.news(full ? 120 : 30, this.#rng.fork("unread reports")),
+    };
+  }
+
+  async run(): Promise<Finding> {
+    const { full } = this.#setting;
+    const base = this.#model.weights;
+    const steps = full ? { post: 300, read: 150 } : { post: 120, read: 60 };
+    const post = await this.#postTrain("post-training the base", base, steps.post);
+    const newBase = await this.#read(base, steps.read, 3e-4);
+    const direct = await this.#postTrain("post-training the new base", newBase, steps.post);
+
+    const old = await this.#score("post-trained", post);
+    const untaught = await this.#score("new base", newBase);
+    const reference = await this.#score("new base, post-trained", direct);
+    const { report, weights } = await transferred(base, post, newBase, 1);
+    const ours = await this.#score("ParamΔ", weights);
+    const sweep = [ours.accuracy];
+    for (const alpha of full ? [0.5, 0.75, 1.25] : [0.5, 1.25]) {
+      const scaled = await transferred(base, post, newBase, alpha);
+      sweep.push((await this.#score(`ParamΔ, alpha ${alpha}`, scaled.weights)).accuracy);
+    }
+    const nothing = await transferred(base, post, newBase, 0);
+    const stranger = shuffledChannels(newBase, this.#model.config.dim, this.#rng.fork("stranger"));
+    const unrelated = await transferred(base, post, stranger, 1);
+    const onStranger = await this.#score("ParamΔ on an unrelated base", unrelated.weights);
+    const farBase = await this.#read(base, steps.read, 1e-3);
+    const further = await transferred(base, post, farBase, 1);
+    const onFarBase = await this.#score("ParamΔ on a base that moved further", further.weights);
+
+    const best = Math.max(...sweep);
+    const shift = ({ overall }: MergeReport): number => overall.updates[0]!.relative!;
+    const checks: Check[] = [
+      check(
+        "accuracy, and that of post-training the new base",
+        ours.accuracy,
+        reference.accuracy,
+        (a, b) => a >= 0.7 * b && b >= 0.9,
+      ),
+      check("accuracy, and that of the new base alone", ours.accuracy, untaught.accuracy, (a, b) => b <= 0.1 && a > b),
+      check("nats on new text, and those of the post-trained model", ours.newText, old.newText, (a, b) => a <= b - 0.5),
+      check("nats on new text, and those of the new base", ours.newText, untaught.newText, (a, b) => a <= b + 0.4),
+      check(
+        "facts of the new text in a chat, and those of the post-trained model",
+        ours.facts,
+        old.facts,
+        (a, b) => a >= b + 0.2 || reference.facts < 0.5,
+      ),
+      check("accuracy, and the best over alpha", ours.accuracy, best, (a, b) => a >= b - 0.05),
+      check("tensors that alpha 0 changes", changed(nothing.weights, newBase), 0, (a, b) => a === b),
+      check(
+        "accuracy on an unrelated base, and of post-training the new one",
+        onStranger.accuracy,
+        reference.accuracy,
+        (a, b) => a <= 0.1 * b,
+      ),
+      check(
+        "warnings of unrelated bases, here and there",
+        report.warnings.length,
+        unrelated.report.warnings.length,
+        (a, b) => a === 0 && b > 0,
+      ),
+      check(
+        "accuracy, and that on a base that moved further",
+        ours.accuracy,
+        onFarBase.accuracy,
+        (a, b) => a > b,
+      ),
+      check("how far the base moved, and that one", shift(report), shift(further.report), (a, b) => a < b),
+    ];
+    const { updates, pairs } = report.overall;
+    return {
+      checks,
+      metrics: {
+        ...ours,
+        shift: updates[0]!.relative!,
+        delta: updates[1]!.relative!,
+        cosine: pairs[0]!.cosine,
+        signConflicts: pairs[0]!.signConflicts,
+      },
+      baseline: { ...reference },
+      notes: [
+        `the skill: repeating a word when asked to, taught with ${this.#lessons.taughtWords} words and tested on others`,
+        `the facts: which of 6 ports each of ${this.#tests.facts.length} ships comes from; post-training the new base gets ${reference.facts.toFixed(2)} of them right`,
+        "the unrelated base computes what the new base does, with the channels of its residual stream in another order",
+      ],
+    };
+  }
+
+  /**
+   * Teaches the skill, half of the loss on its answers and half on text like that of the model's training. All models
+   * see the same batches.
+   */
+  #postTrain(what: string, weights: Weights, steps: number): Promise<Weights> {
+    return this.#train(what, weights, { steps, rate: 1e-3 }, (rng) => this.#lessons.skill(rng));
+  }
+
+  /** Goes on training a base on the new text; at a low rate it stays close. */
+  #read(weights: Weights, steps: number, rate: number): Promise<Weights> {
+    return this.#train(`new text at a rate of ${rate}`, weights, { steps, rate }, (rng) => this.#lessons.reading(rng));
+  }
+
+  async #train(
+    what: string,
+    weights: Weights,
+    { steps, rate }: { readonly steps: number; readonly rate: number },
+    lesson: (rng: Rng) => TokenBatch,
+  ): Promise<Weights> {
+    const { config } = this.#model;
+    const { signal, log } = this.#setting;
+    const run = await train({
+      params: weights,
+      data: drawn(this.#rng.fork("batches"), (rng) => ({ lesson: lesson(rng), replay: this.#lessons.replay(rng) })),
+      steps,
+      loss: (params, batch) => {
+        const lossOf = ({ ids, targets }: typeof batch.lesson) =>
+          crossEntropy(decoderLogits(config, params, ids), targets, { ignore: IGNORED });
+        const lesson = lossOf(batch.lesson);
+        return { loss: add(lesson, lossOf(batch.replay)), metrics: { lesson } };
+      },
+      optimizer: optim.adamw({ beta2: 0.95, weightDecay: 0 }),
+      schedule: optim.warmUpStableDecay(rate, steps, { warmUpSteps: 5 }),
+      signal,
+    });
+    signal.throwIfAborted();
+    const { seconds, values } = run.log.at(-1)!;
+    log(`${what}: ${steps} steps in ${seconds.toFixed(0)} s, loss ${values["lesson"]!.toFixed(3)} on it`);
+    return run.params;
+  }
+
+  async #score(name: string, weights: Weights): Promise<Score> {
+    const scorer = await DecoderScorer.open({ ...this.#model, weights });
+    const right = async (asked: readonly ScoredSequence[]): Promise<number> =>
+      (await scorer.score(asked)).filter(({ greedy }) => greedy).length / asked.length;
+    const { questions, facts, news } = this.#tests;
+    const logProbs = (await scorer.score(news)).flatMap((it) => [...it.logProbs]);
+    const score = {
+      accuracy: await right(questions),
+      facts: await right(facts),
+      newText: -logProbs.reduce((a, b) => a + b, 0) / logProbs.length,
+    };
+    await scorer.dispose();
+    const shown = Object.entries(score).map(([key, value]) => `${key} ${value.toFixed(3)}`);
+    this.#setting.log(`${name}: ${shown.join(", ")}`);
+    return score;
+  }
+}
+
+/** How a model does in the tests. */
+interface Score extends Record<string, number> {
+  /** Share of questions answered rightly. */
+  readonly accuracy: number;
+  readonly facts: number;
+  /** Loss on unread reports, in nats a token. */
+  readonly newText: number;
+}
+
+function check(what: string, ours: number, baseline: number, bar: (ours: number, baseline: number) => boolean): Check {
+  return { what, ours, baseline, holds: bar(ours, baseline) };
+}
+
+/** Batches made with random numbers. */
+function drawn<B>(start: Rng, make: (rng: Rng) => B): BatchSource<B> {
+  let rng = start;
+  return {
+    next: () => make(rng),
+    state: () => rng.toJSON(),
+    restore(state) {
+      rng = Rng.fromJSON(state);
+    },
+  };
+}
