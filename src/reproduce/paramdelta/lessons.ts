@@ -5,10 +5,10 @@ import type { LanguageModel } from "../workbench.ts";
 
 /** Tokens of a window of text. */
 export const WINDOW = 64;
-/** Tokens of a prompt with its answer at most. */
-const PROMPT = 24;
+/** Tokens of a prompt with its answer, the last one left out. */
+const PROMPT = 12;
 /** Tokens of a text to go on with, and of how it goes on. */
-const [BEFORE, AFTER] = [8, 2];
+const [BEFORE, AFTER] = [5, 2];
 
 /** What is taught and asked: a skill in a chat's form, and text of a kind that the model has not read. */
 export class Lessons {
@@ -20,9 +20,7 @@ export class Lessons {
 
   constructor(model: LanguageModel, rng: Rng, { ships }: { readonly ships: number }) {
     this.#model = model;
-    const words = familiarWords(model, rng.fork("words"));
-    const asked = words.length >> 3;
-    this.#words = { asked: words.slice(0, asked), taught: words.slice(asked) };
+    this.#words = someWords(model, rng.fork("words"));
     const naming = rng.fork("ships");
     const names = beginnings.flatMap((begin) => endings.map((end) => begin + end));
     this.#ships = Array.from(naming.shuffle(names).slice(0, ships), (name) => ({ name, port: naming.choice(ports) }));
@@ -39,7 +37,9 @@ export class Lessons {
 
   /** What the new text says, asked for in the form of the chat: where each ship comes from. */
   facts(): ScoredSequence[] {
-    return this.#ships.map(({ name, port }) => this.#goOn(this.#encode(`Ship ${name} left port`), this.#encode(` ${port}`)));
+    return this.#ships.map(({ name, port }) =>
+      this.#goOn(this.#encode(`Ship ${name} left port`), this.#encode(` ${port}`)),
+    );
   }
 
   /** Unread lines of the new text, scored from their first token on. */
@@ -50,11 +50,11 @@ export class Lessons {
     });
   }
 
-  /** A batch of post-training: half asks for words, half for how a text of the model's training goes on. */
+  /** A batch of post-training: most ask for words, some for how a text of the model's training goes on. */
   skill(rng: Rng): TokenBatch {
     const { training } = this.#model;
     const asked = Array.from({ length: 32 }, () => this.#repeat(rng.choice(this.#words.taught)));
-    const texts = Array.from({ length: 16 }, () => {
+    const texts = Array.from({ length: 8 }, () => {
       const at = 1 + rng.integer(training.length - BEFORE - AFTER - 1);
       return this.#goOn(training.slice(at, at + BEFORE), training.slice(at + BEFORE, at + BEFORE + AFTER));
     });
@@ -79,7 +79,7 @@ export class Lessons {
   }
 
   #repeat(word: string): ScoredSequence {
-    return this.#chat(this.#encode(`Repeat the word:${word}`), this.#encode(word));
+    return this.#chat(this.#encode(`Repeat the word:${word}\nIt is`), this.#encode(word));
   }
 
   #goOn(text: readonly number[], rest: readonly number[]): ScoredSequence {
@@ -87,8 +87,7 @@ export class Lessons {
   }
 
   #chat(request: readonly number[], answer: readonly number[]): ScoredSequence {
-    const ids = [this.#model.tokenizer.bosId!, ...request, ...this.#encode("\nIt is"), ...answer];
-    return { ids, scored: answer.length };
+    return { ids: [this.#model.tokenizer.bosId!, ...request, ...answer], scored: answer.length };
   }
 
   #encode(text: string): number[] {
@@ -108,11 +107,16 @@ const endings = ["o", "im", "sk", "ara", "is"];
 const ports = ["Marsk", "Nolby", "Ostrava", "Pellin", "Quorn", "Revik"];
 const goods = ["salt", "copper", "timber", "wool", "coal", "barley", "glass", "oil"];
 
-/** Words of the model's text that are one token, with the space before them, in random order. */
-function familiarWords({ tokenizer, training }: LanguageModel, rng: Rng): string[] {
+/** How often the model's text must have a word for it to be taught with, and to be asked for. */
+const [READ, KNOWN] = [3, 8];
+
+/** Words that are one token with the space before them, in random order: a part of those it knows well is asked for. */
+function someWords({ tokenizer, training }: LanguageModel, rng: Rng): { taught: string[]; asked: string[] } {
   const counts = new Map<string, number>();
   for (const [word] of tokenizer.decode(training).matchAll(/ [a-z]{3,}(?![a-z'])/g))
     counts.set(word, (counts.get(word) ?? 0) + 1);
-  const familiar = [...counts].filter(([, count]) => count >= 3).map(([word]) => word);
-  return rng.shuffle(familiar.filter((word) => tokenizer.encode(word, { addSpecialTokens: false }).length === 1));
+  const read = [...counts].filter(([, count]) => count >= READ).map(([word]) => word);
+  const words = rng.shuffle(read.filter((word) => tokenizer.encode(word, { addSpecialTokens: false }).length === 1));
+  const asked = new Set(words.filter((word) => counts.get(word)! >= KNOWN).filter((_, i) => i % 4 === 0));
+  return { asked: [...asked], taught: words.filter((word) => !asked.has(word)) };
 }

@@ -108,12 +108,7 @@ class Experiment {
         unrelated.report.warnings.length,
         (a, b) => a === 0 && b > 0,
       ),
-      check(
-        "accuracy, and that on a base that moved further",
-        ours.accuracy,
-        onFarBase.accuracy,
-        (a, b) => a > b,
-      ),
+      check("accuracy, and that on a base that moved further", ours.accuracy, onFarBase.accuracy, (a, b) => a > b),
       check("how far the base moved, and that one", shift(report), shift(further.report), (a, b) => a < b),
     ];
     const { updates, pairs } = report.overall;

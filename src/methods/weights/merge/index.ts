@@ -1,6 +1,16 @@
 /** Merging checkpoints: ParamDelta, task arithmetic, TIES, DARE, SLERP and averages, tensor by tensor. */
 export type { Conflicts, Pair as ConflictPair, UpdateSize } from "./conflicts.ts";
-export * from "./merge.ts";
+export { applyDelta, baseOfDelta, type Delta, type DeltaFile, extractDelta, fingerprint } from "./delta.ts";
+export {
+  averaged,
+  Merge,
+  type MergedModel,
+  type MergeInputs,
+  type MergeOptions,
+  type MergeProgress,
+  type MergeReport,
+  vocabularyTables,
+} from "./merge.ts";
 export {
   addition,
   type DareOptions,
@@ -11,4 +21,5 @@ export {
   type TiesOptions,
   ties,
 } from "./rules.ts";
+export { alphaSweep, type TransferEfficiency, transferEfficiency } from "./transfer.ts";
 export * from "./vocabulary.ts";

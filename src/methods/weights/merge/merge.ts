@@ -15,8 +15,11 @@ export interface MergedModel {
 export interface MergeInputs {
   /** What the changes are applied to. Names, shapes and element types of the result are its own. */
   readonly start: TensorFile;
-  /** What the models were trained from: `start` itself, or for ParamDelta the base that `start` is newer than. */
-  readonly base: TensorFile;
+  /**
+   * What the models were trained from: `start` itself, or for ParamDelta the base that `start` is newer than. Null where
+   * the models are changes already (`extractDelta`).
+   */
+  readonly base: TensorFile | null;
   readonly models: readonly MergedModel[];
 }
 
@@ -87,13 +90,13 @@ export class Merge {
     if (bad) throw new ArgumentError(`the weight of ${bad.name} must be finite, not ${bad.weight}`);
     if (models.length === 0) throw new ArgumentError("there is no model to merge");
     rule.check(models.map(({ weight }) => weight));
-    this.#files = new Set([start, base, ...models.map(({ file }) => file)]);
+    this.#files = new Set([start, ...(base ? [base] : []), ...models.map(({ file }) => file)]);
     for (const file of this.#files) checkTypes(file);
     for (const file of this.#files) checkAlike(start, file);
     this.#inputs = inputs;
     this.#rule = rule;
     this.#options = options;
-    this.#updateNames = [...(start === base ? [] : [SHIFT]), ...models.map(({ name }) => name)];
+    this.#updateNames = [...(base && start !== base ? [SHIFT] : []), ...models.map(({ name }) => name)];
     this.tensors = Array.from(start.tensors.values(), (info) => ({
       name: info.name,
       dtype: info.dtype!,
@@ -111,9 +114,10 @@ export class Merge {
     }
     const of = (file: TensorFile): Values => values.get(file)!;
     const { start, base, models } = this.#inputs;
-    const changes = models.map(({ file, weight }) => ({ before: of(base), after: of(file), weight }));
-    const updates: Update[] = changes.map(({ before, after }) => ({ from: before, to: after }));
-    if (start !== base) updates.unshift({ from: of(base), to: of(start) });
+    const before = base ? of(base) : new Float32Array(of(start).length);
+    const changes = models.map(({ file, weight }) => ({ before, after: of(file), weight }));
+    const updates: Update[] = changes.map(({ after }) => ({ from: before, to: after }));
+    if (base && start !== base) updates.unshift({ from: of(base), to: of(start) });
     const sums = new ConflictSums(this.#updateNames);
     sums.measure(updates);
     const merged = this.#rule.prepare(of(start), changes, info.name);
@@ -175,7 +179,8 @@ export function averaged(models: readonly MergedModel[]): MergeInputs {
   return { start: first.file, base: first.file, models: shares };
 }
 
-async function readFinite(file: TensorFile, name: string): Promise<Values> {
+/** A tensor's numbers. @throws ModelError where one is not finite */
+export async function readFinite(file: TensorFile, name: string): Promise<Values> {
   const values = (await file.read(name)).cast("f32").data as Values;
   for (let i = 0; i < values.length; i++)
     if (!Number.isFinite(values[i]))
@@ -204,7 +209,8 @@ function rounded({ name, dtype, shape }: TensorInfo, start: Values, merged: (i: 
   return result;
 }
 
-function checkTypes(file: TensorFile): void {
+/** @throws ModelError naming a tensor that is not in F32, F16 or BF16 */
+export function checkTypes(file: TensorFile): void {
   for (const { name, type, dtype } of file.tensors.values()) {
     if (dtype && overflow[dtype] !== undefined) continue;
     throw new ModelError(
@@ -214,7 +220,7 @@ function checkTypes(file: TensorFile): void {
 }
 
 /** @throws ModelError naming the first tensors that are not in both, or not of the same shape */
-function checkAlike(start: TensorFile, other: TensorFile): void {
+export function checkAlike(start: TensorFile, other: TensorFile): void {
   const names = new Set([...start.tensors.keys(), ...other.tensors.keys()]);
   const differing = [...names].filter((name) => {
     const [a, b] = [start.tensors.get(name), other.tensors.get(name)];
