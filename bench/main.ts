@@ -2,10 +2,11 @@
 import { parseArgs } from "node:util";
 import { type Command, UsageError } from "./command.ts";
 import { decode } from "./decode/decode.ts";
+import { merge } from "./merge/merge.ts";
 import { throughput } from "./report.ts";
 import { train } from "./train.ts";
 
-const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode };
+const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, merge };
 
 const { rounds, threads, json, ...given } = readArguments();
 try {

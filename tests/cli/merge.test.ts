@@ -248,6 +248,23 @@ describe("pare merge", { timeout: 120_000 }, () => {
     expect(await linear("packed")).toContain("is an adapter (LoRA), not a model; merge it into its base first");
   });
 
+  it("keeps the reach of a newer base, and refuses models of one base that differ in it", async () => {
+    const scaling = { rope_scaling: { rope_type: "linear", factor: 4 }, max_position_embeddings: 160 };
+    await saveModel(at("longer"), { json: { ...json, ...scaling }, weights: neighbour(2) });
+    await writeFile(join(at("longer"), "config.json"), JSON.stringify({ ...json, ...scaling }));
+    const words = ["--base", at("base"), "--post", at("post"), "--new-base", at("longer"), "--out", at("stretched")];
+    const { code, out, err } = await pare("merge", ...words);
+    expect([code, err]).toEqual([0, ""]);
+    expect(out).toMatch(
+      /warning: rope_scaling is \{"rope_type":"linear","factor":4\} in \S+longer and null in \S+base; the result keeps that of the new base/,
+    );
+    expect(JSON.parse(await readFile(join(at("stretched"), "config.json"), "utf8"))).toMatchObject(scaling);
+    const siblings = await pare("merge", "--method", "linear", at("post"), at("longer"), "--out", at("unlike"));
+    expect(siblings.err).toMatch(
+      /the configurations differ: rope_scaling is null in \S+post and \{.*add --ignore-config/,
+    );
+  });
+
   it("shows an example in its help", async () => {
     expect((await pare("merge", "--help")).out).toMatch(/\n\nExample:\n {2}pare merge --base .* --out my-instruct\n$/);
   });

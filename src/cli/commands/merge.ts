@@ -16,7 +16,7 @@ import {
   ties,
   vocabularyTables,
 } from "../../methods/index.ts";
-import { type Checkpoint, configDifferences, openCheckpoint, saveMerge } from "../../methods/node.ts";
+import { type Checkpoint, configDifferences, openCheckpoint, reachDifferences, saveMerge } from "../../methods/node.ts";
 import { ModelError } from "../../models/index.ts";
 import { duration } from "../../train/index.ts";
 import { command, type Input, type OptionSpec } from "../command.ts";
@@ -98,14 +98,20 @@ export const merge = command({
           : { start: of(start).tensors, base: tensorsOf(base), models: named };
       const onProgress = process.stderr.isTTY ? { onProgress: showProgress } : {};
       const merging = new Merge(inputs, rule, { signal, ...onProgress });
-      const differences = [...opened.values()].flatMap((other) => configDifferences(of(start), other));
+      const others = [...opened.values()];
+      const stretched = others.flatMap((other) => reachDifferences(of(start), other));
+      // A newer base may reach further than that of the changes; models of one base may not differ so.
+      const newer = given.method === "paramdelta";
+      const differences = others.flatMap((other) => configDifferences(of(start), other));
+      if (!newer) differences.push(...stretched);
       if (differences.length > 0 && !ignoreConfig)
         throw new ModelError(
           `the configurations differ: ${differences.join("; ")}. If the weights mean the same all the same, add --ignore-config`,
         );
       await saveMerge(out, merging, of(start), { speaker: of(models[0]!.place), force });
       const { warnings, ...report } = merging.report();
-      const told = { ...report, warnings: [...differences, ...warnings] };
+      const kept = newer ? stretched.map((difference) => `${difference}; the result keeps that of the new base`) : [];
+      const told = { ...report, warnings: [...differences, ...kept, ...warnings] };
       return { text: shown(out, told), json: { out, ...told } };
     } catch (error) {
       if (error !== signal.reason) throw error;

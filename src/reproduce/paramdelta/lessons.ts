@@ -79,7 +79,7 @@ export class Lessons {
   }
 
   #repeat(word: string): ScoredSequence {
-    return this.#chat(this.#encode(`Repeat the word:${word}\nIt is`), this.#encode(word));
+    return this.#chat(this.#encode(`Repeat the word:${word}\n=`), this.#encode(word));
   }
 
   #goOn(text: readonly number[], rest: readonly number[]): ScoredSequence {

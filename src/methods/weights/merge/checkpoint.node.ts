@@ -66,21 +66,46 @@ const meaning = [
   "num_key_value_heads",
   "head_dim",
   "rope_theta",
-  "rope_scaling",
   "rms_norm_eps",
   "hidden_act",
   "sliding_window",
   "tie_word_embeddings",
 ];
 
+/** Entries that say how far apart tokens may be, and how positions are stretched for it. */
+const reach = ["rope_scaling", "max_position_embeddings"];
+
 /** Where configurations that both say something give the same weights another meaning, in words. */
 export function configDifferences(a: Checkpoint, b: Checkpoint): string[] {
-  return meaning
-    .filter((key) => key in a.config && key in b.config)
-    .map((key) => [key, JSON.stringify(a.config[key]), JSON.stringify(b.config[key])] as const)
-    .filter(([, one, other]) => one !== other)
-    .map(([key, one, other]) => `${key} is ${one} in ${a.path} and ${other} in ${b.path}`);
+  return differing(meaning, a, b)
+    .filter(({ key }) => key in a.config && key in b.config)
+    .map(told);
 }
+
+/**
+ * Where checkpoints differ in how far they reach, in words. A base that was trained further for longer texts (Llama 3.1
+ * after Llama 3) differs so from the one before, and changes made to that still fit it: the result keeps the reach of
+ * the base that it is built on. Models of one base that differ so do not belong together.
+ */
+export function reachDifferences(a: Checkpoint, b: Checkpoint): string[] {
+  return differing(reach, a, b).map(told);
+}
+
+interface Difference {
+  readonly key: string;
+  readonly values: readonly [string, string];
+  readonly paths: readonly [string, string];
+}
+
+function differing(keys: readonly string[], a: Checkpoint, b: Checkpoint): Difference[] {
+  const text = (value: unknown): string => JSON.stringify(value ?? null);
+  return keys
+    .map((key): Difference => ({ key, values: [text(a.config[key]), text(b.config[key])], paths: [a.path, b.path] }))
+    .filter(({ values: [one, other] }) => one !== other);
+}
+
+const told = ({ key, values, paths }: Difference): string =>
+  `${key} is ${values[0]} in ${paths[0]} and ${values[1]} in ${paths[1]}`;
 
 export interface SaveMergeOptions {
   /** The model whose chat template and generation settings the result takes, where it has them. */

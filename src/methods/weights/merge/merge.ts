@@ -182,10 +182,12 @@ export function averaged(models: readonly MergedModel[]): MergeInputs {
 /** A tensor's numbers. @throws ModelError where one is not finite */
 export async function readFinite(file: TensorFile, name: string): Promise<Values> {
   const values = (await file.read(name)).cast("f32").data as Values;
-  for (let i = 0; i < values.length; i++)
-    if (!Number.isFinite(values[i]))
-      throw new ModelError(`${file.name}: "${name}" holds ${values[i]} at entry ${i}; the checkpoint is damaged`);
-  return values;
+  // Zero times anything finite is zero: one pass without branches for what is nearly always sound.
+  let nought = 0;
+  for (let i = 0; i < values.length; i++) nought += values[i]! * 0;
+  if (nought === 0) return values;
+  const at = values.findIndex((value) => !Number.isFinite(value));
+  throw new ModelError(`${file.name}: "${name}" holds ${values[at]} at entry ${at}; the checkpoint is damaged`);
 }
 
 function rounded({ name, dtype, shape }: TensorInfo, start: Values, merged: (i: number) => number, sums: ConflictSums) {

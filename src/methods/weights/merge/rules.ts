@@ -33,6 +33,14 @@ export const addition: MergeRule = {
   name: "addition",
   check() {},
   prepare(start, changes) {
+    const [only, ...others] = changes;
+    if (only && others.length === 0) {
+      const { before, after, weight } = only;
+      return (i) => {
+        const change = weight * (after[i]! - before[i]!);
+        return change === 0 ? start[i]! : start[i]! + change;
+      };
+    }
     return (i) => {
       let sum = 0;
       for (let k = 0; k < changes.length; k++) {
