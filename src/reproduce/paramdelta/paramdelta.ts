@@ -5,7 +5,7 @@ import { crossEntropy, optim } from "../../nn/index.ts";
 import { add, Rng } from "../../tensor/index.ts";
 import { type BatchSource, IGNORED, type TokenBatch, train } from "../../train/index.ts";
 import type { Check, Finding, Setting, System } from "../system.ts";
-import type { LanguageModel } from "../workbench.ts";
+import { cachedTree, type LanguageModel } from "../workbench.ts";
 import { Lessons } from "./lessons.ts";
 import { changed, shuffledChannels, transferred } from "./merging.ts";
 
@@ -35,12 +35,14 @@ class Experiment {
   readonly #model: LanguageModel;
   readonly #rng: Rng;
   readonly #lessons: Lessons;
+  readonly #steps: { readonly post: number; readonly read: number };
   readonly #tests: Record<"questions" | "facts" | "news", readonly ScoredSequence[]>;
 
   constructor(setting: Setting, model: LanguageModel) {
     const { seed, full } = setting;
     this.#setting = setting;
     this.#model = model;
+    this.#steps = full ? { post: 400, read: 150 } : { post: 240, read: 80 };
     this.#rng = new Rng(seed).fork("paramdelta");
     this.#lessons = new Lessons(model, this.#rng, { ships: full ? 60 : 20 });
     this.#tests = {
@@ -53,10 +55,9 @@ class Experiment {
   async run(): Promise<Finding> {
     const { full } = this.#setting;
     const base = this.#model.weights;
-    const steps = full ? { post: 300, read: 150 } : { post: 120, read: 60 };
-    const post = await this.#postTrain("post-training the base", base, steps.post);
-    const newBase = await this.#read(base, steps.read, 3e-4);
-    const direct = await this.#postTrain("post-training the new base", newBase, steps.post);
+    const post = await this.#postTrain("post-training the base", base);
+    const newBase = await this.#read(base, 3e-4);
+    const direct = await this.#postTrain("post-training the new base", newBase);
 
     const old = await this.#score("post-trained", post);
     const untaught = await this.#score("new base", newBase);
@@ -72,7 +73,7 @@ class Experiment {
     const stranger = shuffledChannels(newBase, this.#model.config.dim, this.#rng.fork("stranger"));
     const unrelated = await transferred(base, post, stranger, 1);
     const onStranger = await this.#score("ParamΔ on an unrelated base", unrelated.weights);
-    const farBase = await this.#read(base, steps.read, 1e-3);
+    const farBase = await this.#read(base, 1e-3);
     const further = await transferred(base, post, farBase, 1);
     const onFarBase = await this.#score("ParamΔ on a base that moved further", further.weights);
 
@@ -134,16 +135,30 @@ class Experiment {
    * Teaches the skill, half of the loss on its answers and half on text like that of the model's training. All models
    * see the same batches.
    */
-  #postTrain(what: string, weights: Weights, steps: number): Promise<Weights> {
-    return this.#train(what, weights, { steps, rate: 1e-3 }, (rng) => this.#lessons.skill(rng));
+  #postTrain(what: string, weights: Weights): Promise<Weights> {
+    const { post: steps } = this.#steps;
+    return this.#train(what, weights, { steps, rate: 1.5e-3 }, (rng) => this.#lessons.skill(rng));
   }
 
   /** Goes on training a base on the new text; at a low rate it stays close. */
-  #read(weights: Weights, steps: number, rate: number): Promise<Weights> {
+  #read(weights: Weights, rate: number): Promise<Weights> {
+    const { read: steps } = this.#steps;
     return this.#train(`new text at a rate of ${rate}`, weights, { steps, rate }, (rng) => this.#lessons.reading(rng));
   }
 
+  /** What training makes of weights, from the cache where it was made before. */
   async #train(
+    what: string,
+    weights: Weights,
+    { steps, rate }: { readonly steps: number; readonly rate: number },
+    lesson: (rng: Rng) => TokenBatch,
+  ): Promise<Weights> {
+    const { seed, bench } = this.#setting;
+    const key = ["paramdelta", this.#model.name, seed, this.#tests.facts.length, this.#steps, what, rate];
+    return await cachedTree(bench, key, weights, () => this.#trained(what, weights, { steps, rate }, lesson));
+  }
+
+  async #trained(
     what: string,
     weights: Weights,
     { steps, rate }: { readonly steps: number; readonly rate: number },
