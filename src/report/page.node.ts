@@ -1,5 +1,6 @@
+import { paretoFront } from "../methods/index.ts";
 import { chartPage, escapeHtml } from "../train/node.ts";
-import { type Interval, paretoFront, type Report, type Variant } from "./report.ts";
+import type { Interval, Report, Variant } from "./report.ts";
 
 const style = `
 .wide { overflow-x: auto; }

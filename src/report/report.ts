@@ -60,11 +60,3 @@ export interface Report {
   readonly histograms: readonly Histogram[];
   readonly sensitivity: readonly Sensitivity[];
 }
-
-/** Those of `points` that no other betters in one coordinate without being worse in the other; smaller is better. */
-export function paretoFront<T>(points: readonly T[], x: (point: T) => number, y: (point: T) => number): T[] {
-  const sorted = [...points].sort((a, b) => x(a) - x(b) || y(a) - y(b));
-  const front: T[] = [];
-  for (const point of sorted) if (front.length === 0 || y(point) < y(front.at(-1)!)) front.push(point);
-  return front;
-}

@@ -1,26 +1,5 @@
-import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { histogramOf, paretoFront } from "../../src/report/index.ts";
-
-describe("paretoFront", () => {
-  it("keeps exactly those that nothing betters", () => {
-    const point = fc.record({ x: fc.integer({ min: 0, max: 6 }), y: fc.integer({ min: 0, max: 6 }) });
-    fc.assert(
-      fc.property(fc.array(point, { maxLength: 12 }), (points) => {
-        const front = paretoFront(
-          points,
-          (p) => p.x,
-          (p) => p.y,
-        );
-        const betters = (a: (typeof front)[0], b: (typeof front)[0]) =>
-          a.x <= b.x && a.y <= b.y && (a.x < b.x || a.y < b.y);
-        for (const p of front) expect(points.some((q) => betters(q, p))).toBe(false);
-        for (const p of points)
-          if (!points.some((q) => betters(q, p))) expect(front.some((q) => q.x === p.x && q.y === p.y)).toBe(true);
-      }),
-    );
-  });
-});
+import { histogramOf } from "../../src/report/index.ts";
 
 describe("histogramOf", () => {
   it("counts every value once, zero in a bin of its own middle", () => {
