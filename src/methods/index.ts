@@ -1,3 +1,4 @@
 /** The systems, by family. States in files are in `pare/methods/node`. */
 export * from "./search/index.ts";
+export * from "./pareto.ts";
 export * from "./weights/index.ts";

@@ -17,6 +17,7 @@ export * from "./magnitude.ts";
 export * from "./merge/index.ts";
 export * from "./method.ts";
 export { type BlockOptions, nearest } from "./nearest.ts";
+export * from "./paretoq/index.ts";
 export * from "./parq/index.ts";
 export * from "./plan.ts";
 export * from "./quest/index.ts";

@@ -6,4 +6,5 @@ export * from "./input-rounding.ts";
 export * from "./level-packing.ts";
 export * from "./lsq.ts";
 export * from "./rounding.ts";
+export * from "./row-scale.ts";
 export * from "./unrounded.ts";
