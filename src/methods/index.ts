@@ -1,4 +1,3 @@
 /** The systems, by family. States in files are in `pare/methods/node`. */
 export * from "./search/index.ts";
-export * from "./pareto.ts";
 export * from "./weights/index.ts";

@@ -1,6 +1,7 @@
 import type { Weights } from "../../../models/index.ts";
 import { FakeQuantized } from "../../../nn/index.ts";
 import { ArgumentError } from "../../../tensor/index.ts";
+import { paretoFront } from "../../search/index.ts";
 import { latentOf } from "./convert.ts";
 
 /**
@@ -33,4 +34,31 @@ export function weightShift(before: Weights, after: Weights): Record<string, num
  */
 export function effectiveBytes(quantized: number, bits: number, others: number): number {
   return (bits * quantized + 16 * others) / 8;
+}
+
+/** One way to have a model: what it takes and what it gives. */
+export interface SizedRun {
+  readonly name: string;
+  /** Size of the model. */
+  readonly bytes: number;
+  /** Loss, perplexity, or another cost. */
+  readonly loss: number;
+}
+
+/**
+ * The runs that no other betters in size or loss without being worse in the other, the smallest first: which bits to take
+ * for a budget.
+ * @throws ArgumentError for numbers that are not finite
+ */
+export function sizeFront<R extends SizedRun>(runs: readonly R[]): R[] {
+  const bad = runs.find(({ bytes, loss }) => !Number.isFinite(bytes) || !Number.isFinite(loss));
+  if (bad)
+    throw new ArgumentError(
+      `the run "${bad.name}" has ${bad.bytes} bytes and a loss of ${bad.loss}; both must be finite`,
+    );
+  return paretoFront(
+    runs,
+    ({ bytes }) => bytes,
+    ({ loss }) => loss,
+  );
 }
