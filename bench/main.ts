@@ -1,12 +1,17 @@
 /** `tsx bench/main.ts <name> [--json] [--rounds N] [--threads N]` and options of the bench; see README.md. */
 import { parseArgs } from "node:util";
 import { type Command, UsageError } from "./command.ts";
+import { compress } from "./compress.ts";
 import { decode } from "./decode/decode.ts";
 import { merge } from "./merge/merge.ts";
 import { throughput } from "./report.ts";
 import { train } from "./train.ts";
 
+<<<<<<< HEAD
 const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, merge };
+=======
+const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, compress };
+>>>>>>> 75e4b83 (pare compress: AWQ, SmoothQuant and QuaRot; models read and written part by part; formats checked before any work; sensitivity and the 8-bit cache in reports)
 
 const { rounds, threads, json, ...given } = readArguments();
 try {

@@ -66,7 +66,7 @@ export async function openTextModel(
 }
 
 /** Shows downloads on a terminal, in one line that is rewritten when the figure changes. */
-function downloadProgress(): (progress: { readonly totalReceived: number; readonly totalSize: number }) => void {
+export function downloadProgress(): (progress: { readonly totalReceived: number; readonly totalSize: number }) => void {
   let shown = "";
   return ({ totalReceived, totalSize }) => {
     const figure = `${Math.floor((100 * totalReceived) / Math.max(1, totalSize))} %`;

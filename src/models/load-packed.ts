@@ -51,6 +51,7 @@ export async function packedWeights(
       representation: blocksOf({ format: `int${bits}`, block }),
       parts,
       read,
+      tensor: (part) => file.read(part),
     });
   }
   for (const [name, info] of infos) if (!used.has(name)) weights.set(name, plainWeight(info, file));

@@ -5,27 +5,61 @@ import { ShardedSafetensors } from "../formats/safetensors-shards.ts";
 import type { TensorFile, TensorInfo } from "../formats/tensor-file.ts";
 import { BlockWeight, restoreWeights, Weight } from "../nn/index.ts";
 import {
+  ArgumentError,
   type HostTensor,
   input,
   inputName,
   isFloat,
+  isHostTensor,
   isTensor,
+  type Leaf,
   leavesOf,
   PareError,
   type Tensor,
 } from "../tensor/index.ts";
+import type { Weights } from "./decoder/weights.ts";
 import { ModelError } from "./errors.ts";
 
 /** A weight in a file whose numbers have not been read. */
 export interface StoredWeight {
-  /** What it will be, with symbolic tensors instead of numbers. */
-  readonly outline: Weight | Tensor;
+  /** What it will be, with symbolic tensors instead of numbers; of a weight in memory the weight itself. */
+  readonly outline: Weight | Leaf;
   /** How it is represented: `dense`, `int4 blocks of 32`, `low-rank`. */
   readonly representation: string;
   /** Names of the file's tensors that it consists of. */
   readonly parts: readonly string[];
   /** Its numbers as they are stored. @throws FormatError, FileError */
   read(): Promise<Weight | HostTensor>;
+  /** One of its parts. */
+  tensor(part: string): Promise<HostTensor>;
+}
+
+/** Weights by name, to be read one by one. */
+export type StoredWeights = ReadonlyMap<string, StoredWeight>;
+
+/** What the weights are, without their numbers. */
+export function outlinesOf(stored: StoredWeights): Record<string, Weight | Leaf> {
+  return Object.fromEntries(Array.from(stored, ([name, { outline }]) => [name, outline]));
+}
+
+/** Weights in memory as stored ones, or those that are stored already. */
+export function asStored(weights: Weights | StoredWeights): StoredWeights {
+  if (weights instanceof Map) return weights as StoredWeights;
+  return new Map(Object.entries(weights as Weights).map(([name, weight]) => [name, inMemory(name, weight)]));
+}
+
+function inMemory(name: string, outline: Weight | Leaf): StoredWeight {
+  const absent = (): never => {
+    throw new ArgumentError(`"${name}" is symbolic; only weights with their numbers can be saved`);
+  };
+  const read = async (): Promise<Weight | HostTensor> => (isTensor(outline) ? absent() : outline);
+  const representation = outline instanceof Weight ? outline.kind : "dense";
+  return { outline, representation, parts: [name], read, tensor: absent };
+}
+
+/** The numbers of a tensor of a weight's outline. */
+export async function numbersIn(stored: StoredWeight, leaf: Leaf): Promise<HostTensor> {
+  return isHostTensor(leaf) ? leaf : await stored.tensor(inputName(leaf)!);
 }
 
 /** Key of a safetensors file's metadata under which `saveModel` describes weights that are not dense, as JSON. */
@@ -46,8 +80,11 @@ export function descriptionIn(file: TensorFile): JsonObject | undefined {
  * The weights of a file by name, those that its description speaks of in their representation.
  * @throws ModelError for plain tensors that are not floating-point; FormatError for a description that does not fit
  */
-export function describedWeights(file: TensorFile, infos: ReadonlyMap<string, TensorInfo>): Map<string, StoredWeight> {
-  const description = descriptionIn(file) ?? {};
+export function describedWeights(
+  file: TensorFile,
+  infos: ReadonlyMap<string, TensorInfo>,
+  description: JsonObject = descriptionIn(file) ?? {},
+): Map<string, StoredWeight> {
   const symbols = Object.fromEntries(Array.from(infos, ([name, info]) => [name, symbolOf(info, file)]));
   const outlines = inFile(file, () => restoreWeights(description, symbols));
   return new Map(
@@ -60,7 +97,7 @@ export function describedWeights(file: TensorFile, infos: ReadonlyMap<string, Te
         return inFile(file, () => restoreWeights({ [name]: description[name] }, tensors)[name]!);
       };
       const representation = outline instanceof BlockWeight ? blocksOf(outline) : outline.kind;
-      return [name, { outline, representation, parts, read }];
+      return [name, { outline, representation, parts, read, tensor: (part) => file.read(part) }];
     }),
   );
 }
@@ -69,7 +106,8 @@ export function describedWeights(file: TensorFile, infos: ReadonlyMap<string, Te
 export function plainWeight(info: TensorInfo, file: TensorFile): StoredWeight {
   const { name, dtype } = info;
   if (!(dtype && isFloat(dtype))) throw unusable(info, file);
-  return { outline: symbolOf(info, file), representation: "dense", parts: [name], read: () => file.read(name) };
+  const read = (): Promise<HostTensor> => file.read(name);
+  return { outline: symbolOf(info, file), representation: "dense", parts: [name], read, tensor: read };
 }
 
 /** How blocks are called in reports. */

@@ -8,6 +8,7 @@ import { statOf } from "../formats/hub-cache.node.ts";
 import {
   type GgufFile,
   openLlama2c,
+  type PendingTensor,
   pendingTensors,
   readLlama2cPieces,
   readModelFiles,
@@ -30,19 +31,33 @@ import {
   saveSafetensorsFolder,
   writeModelFiles,
 } from "../formats/node.ts";
-import { Dense, restoreWeights, storeWeights, Weight } from "../nn/index.ts";
+import { Dense, restoreWeights, takeApart, Weight } from "../nn/index.ts";
 import type { DType, HostTensor, Leaf } from "../tensor/index.ts";
 import { decoderConfig } from "./decoder/config.ts";
 import { checkWeights, type Weights } from "./decoder/weights.ts";
 import { ModelError } from "./errors.ts";
 import { decoderFromGguf } from "./gguf/read.ts";
 import { gpt2Stored } from "./gpt2/tensors.ts";
-import { decoderTensors, type LoadedDecoder, type LoadOptions, loadDecoder, withoutQuantization } from "./load.ts";
-import { descriptionKey } from "./load-stored.ts";
+import {
+  decoderOutline,
+  decoderTensors,
+  type LoadedDecoder,
+  type LoadOptions,
+  weightsInMemory,
+  withoutQuantization,
+} from "./load.ts";
+import {
+  asStored,
+  descriptionKey,
+  numbersIn,
+  outlinesOf,
+  type StoredWeight,
+  type StoredWeights,
+} from "./load-stored.ts";
 
 export interface OpenOptions extends LoadOptions {
   /** For names on the hub: revision, files, cache, progress. */
-  readonly hub?: ResolveOptions;
+  readonly hub?: ResolveOptions | undefined;
 }
 
 /** A model with everything that came with it. */
@@ -65,6 +80,12 @@ export interface OpenModel extends LoadedDecoder, AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** A model whose weights have been looked at, but not read. */
+export interface OutlinedModel extends Omit<OpenModel, "weights"> {
+  /** By name, each to be read when its turn comes; checked against the configuration. */
+  readonly stored: StoredWeights;
+}
+
 /** A model whose weights have not been read yet. */
 type Unread = Pick<OpenModel, "json" | "tokenizer" | "tensors">;
 
@@ -75,14 +96,22 @@ type Unread = Pick<OpenModel, "json" | "tokenizer" | "tensors">;
  * @throws ModelError for an architecture that is not supported, weights that disagree with the configuration, or a
  *   place that holds no model; FileError, HubError, FormatError, LimitError from reading it
  */
-export async function openModel(model: string, { hub, ...load }: OpenOptions = {}): Promise<OpenModel> {
+export async function openModel(model: string, { hub, dtype = "f32" }: OpenOptions = {}): Promise<OpenModel> {
+  const { stored, ...outlined } = await outlineModel(model, { hub });
+  return await closeOnError(outlined, async () => ({ ...outlined, weights: await weightsInMemory(stored, dtype) }));
+}
+
+/** As `openModel`, without reading the weights: for models larger than memory. @throws as `openModel` */
+export async function outlineModel(model: string, { hub }: Pick<OpenOptions, "hub"> = {}): Promise<OutlinedModel> {
   const source = await locate(model, hub);
   const { json, tokenizer, tensors: stored } = await openUnread(source);
   return await closeOnError(stored, async () => {
     const tensors = decoderTensors(json, stored);
     const close = (): Promise<void> => tensors.close();
+    const { config, weights } = await decoderOutline(json, tensors);
     return {
-      ...(await loadDecoder(json, tensors, load)),
+      config,
+      stored: weights,
       json: withoutQuantization(json),
       tokenizer,
       source,
@@ -188,7 +217,8 @@ async function llama2cTokenizer(folder: string, vocabulary: number): Promise<Tok
 export interface SavedModel {
   /** The content of config.json. */
   readonly json: JsonObject;
-  readonly weights: Weights;
+  /** In memory, or stored elsewhere and read one by one as they are written. */
+  readonly weights: Weights | StoredWeights;
   readonly tokenizer?: Tokenizer | null;
 }
 
@@ -201,30 +231,49 @@ export interface SavedModel {
  *   representation that cannot be read back; FileError
  */
 export async function saveModel(folder: string, model: SavedModel): Promise<void> {
-  const { json, weights } = model;
-  checkWeights(decoderConfig(json), weights);
-  const { tensors, description } = storeWeights(weights);
+  const { json } = model;
+  const stored = asStored(model.weights);
+  const outlines = outlinesOf(stored);
+  checkWeights(decoderConfig(json), outlines);
+  const { tensors, description } = takeApart(outlines);
   const compressed = Object.keys(description).length > 0;
   const text = JSON.stringify(description);
   // What could not be opened again is not written.
   restoreWeights(JSON.parse(text), tensors);
-  const dense = new Map(Object.entries(tensors));
-  const stored = json["model_type"] === "gpt2" && !compressed ? gpt2Stored(dense) : dense;
-  await writeModel(folder, model, stored, { metadata: compressed ? [[descriptionKey, text]] : [] });
+  const pending = Array.from(stored).flatMap(([name, weight]) => pendingParts(name, weight));
+  const written =
+    json["model_type"] === "gpt2" && !compressed ? pendingTensors(gpt2Stored(await loaded(pending))) : pending;
+  await writeModel(folder, model, written, { metadata: compressed ? [[descriptionKey, text]] : [] });
+}
+
+/** The tensors that a weight is saved as. */
+function pendingParts(name: string, weight: StoredWeight): PendingTensor[] {
+  return Object.entries(takeApart({ [name]: weight.outline }).tensors).map(([part, leaf]) => ({
+    name: part,
+    dtype: leaf.dtype,
+    shape: leaf.shape as readonly number[],
+    load: () => numbersIn(weight, leaf),
+  }));
+}
+
+async function loaded(pending: readonly PendingTensor[]): Promise<Map<string, HostTensor>> {
+  const tensors = new Map<string, HostTensor>();
+  for (const { name, load } of pending) tensors.set(name, await load());
+  return tensors;
 }
 
 /** Writes the files of a model whose weights lie in `tensors`. @throws FileError */
 export async function writeModel(
   folder: string,
   { json, weights, tokenizer }: SavedModel,
-  tensors: Iterable<readonly [string, HostTensor]>,
+  tensors: readonly PendingTensor[],
   extra: { readonly metadata?: Iterable<readonly [string, string]>; readonly config?: JsonObject },
 ): Promise<void> {
   await explained("make", folder, mkdir(folder, { recursive: true }));
   // Other libraries refuse files that do not name the framework whose conventions they follow.
   const metadata = new Map([["format", "pt"], ...(extra.metadata ?? [])]);
-  await saveSafetensorsFolder(folder, pendingTensors(tensors), { metadata });
-  const dtype = elementType(weights);
+  await saveSafetensorsFolder(folder, tensors, { metadata });
+  const dtype = elementType(outlinesOf(asStored(weights)));
   await writeModelFiles(folder, {
     ...(tokenizer && tokenizerContents(tokenizer.files)),
     "config.json": {

@@ -8,7 +8,7 @@ import { checkWeights, type Weights } from "./decoder/weights.ts";
 import { ModelError } from "./errors.ts";
 import { gpt2Tensors } from "./gpt2/tensors.ts";
 import { packedWeights } from "./load-packed.ts";
-import { describedWeights, descriptionIn, type StoredWeight } from "./load-stored.ts";
+import { describedWeights, descriptionIn, outlinesOf, type StoredWeight, type StoredWeights } from "./load-stored.ts";
 
 export interface LoadOptions {
   /**
@@ -38,9 +38,17 @@ export async function loadDecoder(
   stored: TensorFile,
   { dtype = "f32" }: LoadOptions = {},
 ): Promise<LoadedDecoder> {
-  const { config, weights: found } = await decoderOutline(json, stored);
+  const { config, weights } = await decoderOutline(json, stored);
+  return { config, weights: await weightsInMemory(weights, dtype) };
+}
+
+/** All weights of a decoder, matrices without a representation of their own as dense ones. */
+export async function weightsInMemory(
+  stored: StoredWeights,
+  dtype: NonNullable<LoadOptions["dtype"]>,
+): Promise<LoadedDecoder["weights"]> {
   const weights: Record<string, Weight | HostTensor> = {};
-  for (const [name, { read }] of found) {
+  for (const [name, { read }] of stored) {
     const value = await read();
     if (value instanceof Weight) weights[name] = value;
     else {
@@ -48,7 +56,7 @@ export async function loadDecoder(
       weights[name] = tensor.shape.length === 2 ? new Dense(tensor) : tensor;
     }
   }
-  return { config, weights };
+  return weights;
 }
 
 /**
@@ -64,7 +72,7 @@ export async function decoderOutline(
   const config = decoderConfig(json);
   const infos = new Map([...file.tensors].filter(([name]) => !isIgnored(name, config)));
   const weights = await storedWeights(json, file, infos);
-  checkWeights(config, Object.fromEntries(Array.from(weights, ([name, { outline }]) => [name, outline])));
+  checkWeights(config, outlinesOf(weights));
   return { config, weights };
 }
 

@@ -5,7 +5,7 @@ import { explained, writeFilesAtomic } from "../formats/files.node.ts";
 import { isJsonObject, type JsonObject } from "../formats/json.ts";
 import { writeModelFiles } from "../formats/node.ts";
 import { Dense, Weight } from "../nn/index.ts";
-import { type Graph, nodesOf, toOnnx, toOnnxFiles } from "../onnx/index.ts";
+import { type Graph, nodesOf, toOnnxFiles, toOnnxPieces } from "../onnx/index.ts";
 import type { Device } from "../runtime/index.ts";
 import { byteLength, constantOf } from "../tensor/index.ts";
 import { decoderConfig } from "./decoder/config.ts";
@@ -54,7 +54,7 @@ const mostInside = 2 ** 31 - 2 ** 26;
  */
 export async function exportOnnx(
   folder: string,
-  { json, weights, tokenizer }: SavedModel,
+  { json, weights, tokenizer }: SavedModel & { readonly weights: Weights },
   { dtype = "fp32", device = "cpu", external }: ExportOnnxOptions = {},
 ): Promise<string> {
   checkDtype(dtype, weights);
@@ -93,18 +93,19 @@ async function writeOnnx(folder: string, name: string, graph: Graph, outside: bo
   const options = { lowered: true };
   if (outside) {
     const { model, data } = toOnnxFiles(graph, `${name}_data`, options);
-    const writeData = async (sink: ByteSink): Promise<void> => {
-      for (const piece of data) await sink.write(piece);
-    };
     await writeFilesAtomic([
-      { path: dataPath, write: writeData },
+      { path: dataPath, write: (sink) => writeAll(sink, data) },
       { path, write: (sink) => sink.write(model) },
     ]);
   } else {
-    const model = toOnnx(graph, options);
-    await writeFilesAtomic([{ path, write: (sink) => sink.write(model) }]);
+    const pieces = toOnnxPieces(graph, options);
+    await writeFilesAtomic([{ path, write: (sink) => writeAll(sink, pieces) }]);
     await explained("remove", dataPath, rm(dataPath, { force: true }));
   }
+}
+
+async function writeAll(sink: ByteSink, pieces: readonly Uint8Array[]): Promise<void> {
+  for (const piece of pieces) await sink.write(piece);
 }
 
 /** The tokens that generation begins and ends with. */

@@ -20,7 +20,7 @@ import {
   type TensorProto,
   type ValueInfoProto,
 } from "./schema.ts";
-import { encodeModel } from "./wire.ts";
+import { encodeModel, modelPieces } from "./wire.ts";
 
 /** The operator set that graphs are written in. */
 export const OPSET = 21;
@@ -47,6 +47,11 @@ export interface ToOnnxOptions extends LowerOptions {
 /** The bytes of an ONNX file that computes `graph`. @throws OnnxError above 2 GB; see `toOnnxFiles`. */
 export function toOnnx(graph: Graph, options: ToOnnxOptions = {}): Uint8Array {
   return encodeModel(modelOf(graph, options));
+}
+
+/** As `toOnnx`, in pieces to be written one behind the other; the constants among them are not copied. @throws as `toOnnx` */
+export function toOnnxPieces(graph: Graph, options: ToOnnxOptions = {}): Uint8Array[] {
+  return modelPieces(modelOf(graph, options));
 }
 
 export interface OnnxFiles {

@@ -15,14 +15,21 @@ type Message = Readonly<Record<string, unknown>>;
 
 /** The file bytes of a model. @throws OnnxError above 2 GB, the format's limit; keep weights in external data then. */
 export function encodeModel(model: ModelProto): Uint8Array {
-  const pieces: Uint8Array[] = [];
-  const bytes = new Uint8Array(encodePieces("Model", model as Message, pieces));
+  const pieces = modelPieces(model);
+  const bytes = new Uint8Array(pieces.reduce((n, piece) => n + piece.byteLength, 0));
   let at = 0;
   for (const piece of pieces) {
     bytes.set(piece, at);
     at += piece.byteLength;
   }
   return bytes;
+}
+
+/** As `encodeModel`, in pieces to be written one behind the other; large byte fields are not copied. @throws as `encodeModel` */
+export function modelPieces(model: ModelProto): Uint8Array[] {
+  const pieces: Uint8Array[] = [];
+  encodePieces("Model", model as Message, pieces);
+  return pieces;
 }
 
 /** Messages that hold large byte fields; all others are small and are written as a whole. */

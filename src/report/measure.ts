@@ -4,7 +4,7 @@ import { complete, DecoderSession } from "../generate/index.ts";
 import type { DecoderConfig, Weights } from "../models/index.ts";
 import { Weight } from "../nn/index.ts";
 import type { DeviceOptions } from "../runtime/index.ts";
-import { isHostTensor, sizeOf } from "../tensor/index.ts";
+import { byteLength, sizeOf } from "../tensor/index.ts";
 import type { Variant } from "./report.ts";
 
 /** A model to be measured. */
@@ -62,7 +62,7 @@ export async function measureQuality(
 
 /** Bytes that weights take as they are represented. */
 export function bytesOf(weights: Weights): number {
-  return total(weights, (w) => (w instanceof Weight || isHostTensor(w) ? w.bytes : 0));
+  return total(weights, (w) => (w instanceof Weight ? w.bytes : byteLength(w.dtype, sizeOf(w.shape) as number)));
 }
 
 const entriesOf = (weights: Weights): number => total(weights, (w) => sizeOf(w.shape) as number);

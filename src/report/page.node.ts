@@ -1,13 +1,15 @@
 import { paretoFront } from "../methods/index.ts";
 import { chartPage, escapeHtml } from "../train/node.ts";
-import type { Interval, Report, Variant } from "./report.ts";
+import type { CacheEffect, Interval, Report, Variant } from "./report.ts";
 
 const style = `
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; width: 100%; }
-th, td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
-td small { opacity: 0.7; }
+.wide table { border-collapse: collapse; font-size: 0.9rem; width: 100%; }
+.wide th, .wide td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; font-variant-numeric: tabular-nums; }
+.wide th:first-child, .wide td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 8rem; max-width: 24rem; position: sticky; left: 0; background: Canvas; }
+.wide small { opacity: 0.7; }
+h1, .samples b, .note, .u-legend th { overflow-wrap: anywhere; }
+.u-legend.u-inline tr, .u-legend th { max-width: 100%; }
 .swatch { display: inline-block; width: 0.7em; height: 0.7em; border-radius: 50%; margin-right: 0.4em; }
 .samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0.75rem; }
 .samples > div { border: 1px solid var(--line); border-radius: 0.4rem; padding: 0.6rem 0.8rem; background: var(--soft); }
@@ -20,21 +22,22 @@ td small { opacity: 0.7; }
 
 /** A self-contained page of a report: table, Pareto plots, errors by layer, histograms and samples. */
 export function reportPage(report: Report): string {
-  const { title, machine, text, prompt, variants } = report;
+  const { title, machine, text, prompt, variants, cache } = report;
   const body = `<h1>${escapeHtml(title)}</h1>
 <p class="note">Perplexity on ${text.tokens.toLocaleString("en")} tokens of ${escapeHtml(text.name)}, with 95% intervals. Measured on ${escapeHtml(machine)}.</p>
 <div class="wide">${table(variants)}</div>
+${cache ? cacheNote(cache) : ""}
 <div class="pair"><section><h2>Size against perplexity</h2><div id="size"></div></section>
 <section id="speeds"><h2>Speed against perplexity</h2><div id="speed"></div></section></div>
 <section id="layers"><h2>Output error by matrix</h2><p class="note">How far a compressed matrix's output is from the original's on calibration text, relative to it.</p><div></div></section>
-<section id="sensitivities"><h2>Sensitivity by matrix</h2><p class="note">Increase of the loss, in nats a token, when this matrix alone is compressed.</p><div></div></section>
+<section id="sensitivities"><h2>Sensitivity by matrix</h2><p class="note">Increase of the loss, in nats a token, when this matrix alone is rounded to nearest. Points mark what each matrix got.</p><div></div></section>
 <section id="histograms"></section>
 <h2>The same beginning, continued</h2>
 <div class="samples">${variants.map((v, i) => sample(v, i, prompt)).join("")}</div>`;
   return chartPage({ title, style, body, data: chartsOf(report), script });
 }
 
-const swatch = (index: number): string => `<span class="swatch" data-colour="${index}"></span>`;
+const swatch = (index: number): string => `<span class="swatch" data-colour="${index}"></span>&#8288;`;
 
 function table(variants: readonly Variant[]): string {
   const heads = [
@@ -77,6 +80,12 @@ const interval = ({ value, low, high }: Interval, show: (value: number) => strin
 export function megabytes(bytes: number): string {
   if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(2)} GB`;
   return bytes >= 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e3).toFixed(1)} kB`;
+}
+
+/** What a cache in 8 bits does, in words. */
+function cacheNote({ variant, tokens, bytesPerToken, perplexity, kl, topAgreement }: CacheEffect): string {
+  const times = (bytesPerToken.f32 / bytesPerToken.int8).toFixed(1);
+  return `<p class="note">Keys and values in 8 bits, with the weights of ${escapeHtml(variant)}: ${megabytes(bytesPerToken.int8)} for each token of context instead of ${megabytes(bytesPerToken.f32)}, ${times} times less. On ${tokens} tokens, read one by one, perplexity is ${perplexity.int8.toFixed(3)} instead of ${perplexity.f32.toFixed(3)}, KL divergence ${kl.toExponential(1)} nats, and the most likely token the same in ${(100 * topAgreement).toFixed(1)}% of places.</p>`;
 }
 
 function sample({ name, sample: text }: Variant, index: number, prompt: string): string {
@@ -137,8 +146,9 @@ function chartsOf({ variants, histograms, sensitivity }: Report) {
       names: sensitive.map(shortName),
       series: sensitivity.map((s, i) => ({
         label: s.format,
-        variant: i + 1,
+        variant: i + 2,
         values: sensitive.map((name) => s.increase[name] ?? null),
+        marked: s.chosen.map((name) => sensitive.indexOf(name)).sort((a, b) => a - b),
       })),
     },
     histograms: histograms.map(({ title, edges, counts }) => ({
@@ -156,6 +166,8 @@ function shortName(name: string): string {
     .replace(/\.weight$/, "")
     .replace(/_proj$/, "")
     .replace("self_attn", "attn")
+    .replace("embed_tokens", "embedding")
+    .replace("lm_head", "head")
     .replace(/^(\d+)\./, "$1 ");
 }
 
@@ -168,6 +180,9 @@ function draw(host, height, options, columns) {
   charts.push([chart, host, height]);
 }
 addEventListener("resize", () => { for (const [chart, host, height] of charts) chart.setSize({ width: host.clientWidth, height }); });
+const live = matchMedia("(hover: hover)").matches;
+const decades = (u, ticks) => ticks.map((t) => (Math.abs(Math.log10(t) % 1) < 1e-9 ? t : null));
+const sparse = { filter: decades, grid: { ...look.grid, filter: decades }, ticks: { ...look.grid, filter: decades } };
 const significant = (v) => (v === null || v === undefined ? "" : String(+(+v).toPrecision(4)));
 
 function scatter(host, { points, front }, unit) {
@@ -186,7 +201,9 @@ function scatter(host, { points, front }, unit) {
     const taken = [];
     for (const p of sorted) {
       const x = u.valToPos(p.x, "x", true), y = u.valToPos(p.y, "y", true);
-      const width = ctx.measureText(p.name).width, gap = 9 * devicePixelRatio, height = 14 * devicePixelRatio;
+      let name = p.name;
+      while (name.length > 8 && ctx.measureText(name).width > 0.6 * u.bbox.width) name = "…" + name.slice(name.length - Math.floor(0.9 * name.length) + 1);
+      const width = ctx.measureText(name).width, gap = 9 * devicePixelRatio, height = 14 * devicePixelRatio;
       const left = x + gap + width > u.bbox.left + u.bbox.width ? x - gap - width : x + gap;
       const shifts = [0, 1, -1, 2, -2, 3, -3];
       const free = shifts.find((s) => {
@@ -195,7 +212,7 @@ function scatter(host, { points, front }, unit) {
       }) ?? 0;
       const at = y + free * height;
       taken.push([left, at, width]);
-      ctx.fillText(p.name, left, at + 4 * devicePixelRatio);
+      ctx.fillText(name, left, at + 4 * devicePixelRatio);
     }
     ctx.restore();
   };
@@ -223,11 +240,12 @@ function lines(host, { names, series }, height = 300) {
     scales: { x: { time: false, range: [-0.5, names.length - 0.5] }, y: logarithmic ? { distr: 3 } : {} },
     axes: [
       { ...look.axis, rotate: -90, size: 90, space: 14, incrs: [1, 2, 4, 7, 14, 28, 56, 112], values: (u, ticks) => ticks.map((t) => names[t] ?? "") },
-      { ...look.axis, size: 64, values: (u, ticks) => ticks.map(significant) },
+      { ...look.axis, size: 64, ...(logarithmic ? sparse : {}), values: (u, ticks) => ticks.map(significant) },
     ],
+    legend: { live },
     series: [
       { label: "matrix", value: (u, v) => names[v] ?? "" },
-      ...series.map((s) => ({ label: s.label, stroke: colour(s.variant), width: 1, points: { show: names.length < 80, size: 5 }, value: (u, v) => significant(v) })),
+      ...series.map((s) => ({ label: s.label, stroke: colour(s.variant), width: 1, points: s.marked ? { show: true, size: 9, fill: colour(s.variant), filter: () => s.marked } : { show: names.length < 80, size: 5 }, value: (u, v) => significant(v) })),
     ],
   }, [names.map((_, i) => i), ...series.map((s) => s.values)]);
 }
@@ -246,8 +264,9 @@ for (const { title, middles, series } of data.histograms) {
   section.firstChild.textContent = title;
   document.getElementById("histograms").append(section);
   draw(section.lastChild, 240, {
+    legend: { live },
     scales: { x: { time: false }, y: { distr: 3, log: 10, range: (u, low, high) => [0.5, Math.max(10, high * 1.5)] } },
-    axes: [{ ...look.axis, values: (u, ticks) => ticks.map(significant) }, { ...look.axis, size: 64, values: (u, ticks) => ticks.map((t) => (Math.log10(t) % 1 === 0 ? t.toLocaleString("en") : "")) }],
+    axes: [{ ...look.axis, values: (u, ticks) => ticks.map(significant) }, { ...look.axis, size: 64, ...sparse, values: (u, ticks) => ticks.map((t) => (t === null ? "" : t.toLocaleString("en"))) }],
     series: [{ label: "value", value: (u, v) => significant(v) }, ...series.map((s) => ({ label: s.label, stroke: colour(s.variant), width: 1.2, paths: uPlot.paths.stepped({ align: 0 }), points: { show: false } }))],
   }, [middles, ...series.map((s) => s.values.map((v) => Math.max(v, 0.5)))]);
 }

@@ -47,6 +47,29 @@ export interface Sensitivity {
   readonly format: string;
   /** Increase of the loss in nats a token, by matrix. */
   readonly increase: Readonly<Record<string, number>>;
+  /** The matrices that got this form. */
+  readonly chosen: readonly string[];
+}
+
+/** What keeping keys and values in 8 bits does while a model generates, besides what became of its weights. */
+export interface CacheEffect {
+  /** The variant that it was measured on. */
+  readonly variant: string;
+  /** Tokens that were read one by one, each with all before it in the cache. */
+  readonly tokens: number;
+  /** Bytes of the keys and values of one token. */
+  readonly bytesPerToken: CacheFormats;
+  /** On those tokens. */
+  readonly perplexity: CacheFormats;
+  /** Mean KL divergence of the next-token distributions from those with the plain cache, in nats. */
+  readonly kl: number;
+  /** Share of places where both find the same token most likely. */
+  readonly topAgreement: number;
+}
+
+interface CacheFormats {
+  readonly f32: number;
+  readonly int8: number;
 }
 
 /** What compression cost. The first variant is the original. */
@@ -59,4 +82,6 @@ export interface Report {
   readonly variants: readonly Variant[];
   readonly histograms: readonly Histogram[];
   readonly sensitivity: readonly Sensitivity[];
+  /** Null where it was not measured. */
+  readonly cache: CacheEffect | null;
 }

@@ -58,7 +58,7 @@ function job(out: string, changes: Partial<CompressJob> = {}): CompressJob {
     model: at("tiny"),
     recipe: { to: "4bit", block: 16 },
     budget: undefined,
-    embedding: "8bit",
+    embedding: undefined,
     calibrate: at("text.txt"),
     text: undefined,
     windows: 4,
@@ -103,6 +103,8 @@ describe("compressing", { timeout: 300_000 }, () => {
     expect(Object.keys(compressed!.layerErrors)).toHaveLength(16);
     expect(compressed!.bytes).toBe(result!.after);
     expect(report.histograms).toHaveLength(2);
+    expect(report.cache!.variant).toBe("4bit");
+    expect(report.cache!.bytesPerToken.f32 / report.cache!.bytesPerToken.int8).toBeGreaterThan(2);
     expect(existsSync(`${at("all")}.partial`) || existsSync(`${at("all")}.state`)).toBe(false);
   });
 
@@ -123,10 +125,69 @@ describe("compressing", { timeout: 300_000 }, () => {
 
   it("shares out bits under a budget", async () => {
     const bytes = 150_000;
-    const mixed = await compressModel(job("mixed", { budget: { bytes } }));
+    const mixed = await compressModel(job("mixed", { budget: { bytes }, report: true }));
     expect(mixed!.after).toBeLessThanOrEqual(bytes);
     expect(new Set(mixed!.reports.map(({ method }) => method)).size).toBeGreaterThan(1);
+    const { sensitivity, variants } = mixed!.report!;
+    expect(sensitivity.map(({ format }) => format)).toEqual(["8bit", "4bit", "3bit", "2bit"]);
+    // Each matrix was measured in all forms, and got one.
+    const names = mixed!.reports.map(({ name }) => name).sort();
+    for (const { increase } of sensitivity) expect(Object.keys(increase).sort()).toEqual(names);
+    expect(sensitivity.flatMap(({ chosen }) => chosen).sort()).toEqual(names);
+    expect(Object.keys(variants[1]!.layerErrors).sort()).toEqual(names);
     await expect(compressModel(job("none", { budget: { bytes: 1000 } }))).rejects.toThrow(/bytes are too few/);
+  });
+
+  it("gives a budget the forms only that all formats hold", async () => {
+    const mixed = await compressModel(
+      job("shared", { budget: { bytes: 180_000 }, formats: ["gguf"], recipe: { to: "4bit", block: 32 } }),
+    );
+    const methods = new Set(mixed!.reports.map(({ method }) => /int\d/.exec(method)![0]));
+    expect(methods).toEqual(new Set(["int8", "int4"]));
+    await using opened = await openModel(join(at("shared"), "shared.gguf"));
+    expect(Object.keys(opened.weights)).toHaveLength(21);
+  });
+
+  it.each([
+    ["awq", "4bit"],
+    ["smoothquant", "8bit"],
+    ["quarot", "4bit"],
+  ] as const)("makes models that open again by %s", async (method, to) => {
+    const recipe = { to, method, block: 16 };
+    const result = await compressModel(job(method, { recipe, formats: ["safetensors", "onnx"] }));
+    expect(result!.reports[0]!.name).toBe("model.embed_tokens.weight");
+    expect(result!.reports[1]!.method.startsWith(`${method}, `)).toBe(true);
+    await using opened = await openModel(at(method));
+    expect(Object.keys(opened.weights)).toHaveLength(21);
+    expect(existsSync(join(at(method), "onnx", to === "8bit" ? "model_quantized.onnx" : "model_q4.onnx"))).toBe(true);
+  });
+
+  it.each([
+    [
+      { recipe: { to: "4bit", method: "quarot", block: 32 }, formats: ["gguf"] },
+      /gguf cannot hold.*"model\.layers\.0\..*" is represented as rounded-input.*--activations keep leaves/,
+    ],
+    [
+      { recipe: { to: "8bit", method: "smoothquant" }, formats: ["onnx", "compressed-tensors"] },
+      /compressed-tensors cannot hold.*rounded-input.*--activations keep/,
+    ],
+    [{ recipe: { to: "2:4" }, formats: ["gguf"] }, /gguf cannot hold.*is represented as sparse24/],
+    [{ recipe: { to: "4bit", block: 48 }, formats: ["compressed-tensors"] }, /packs int4 and int8 into whole blocks/],
+    [{ recipe: { to: "4bit" }, embedding: "8bit", formats: ["compressed-tensors"] }, /is a table of blocks/],
+    [
+      { recipe: { to: "4bit" }, budget: { bytes: 1e6 }, formats: ["compressed-tensors"] },
+      /holds matrices of one form only/,
+    ],
+    [{ recipe: { to: "4bit", method: "awq" }, budget: { bytes: 1e6 } }, /awq readies a model for one form of weights/],
+    [
+      { recipe: { to: "4bit", block: 16 }, budget: { bytes: 1e6 }, formats: ["gguf"] },
+      /int8 blocks of 16, which GGUF has no type for/,
+    ],
+  ] as const)("says before any work that it cannot write %o", async (changes, message) => {
+    notes.length = 0;
+    await expect(compressModel(job("unfit", changes as Partial<CompressJob>))).rejects.toThrow(message);
+    expect(notes).toEqual([]);
+    for (const left of ["unfit", "unfit.partial", "unfit.state"]) expect(existsSync(at(left)), left).toBe(false);
   });
 
   it.each(["2:4", "sparse", "lowrank", "ternary", "f16"] as const)("makes %s models that open again", async (to) => {
@@ -138,15 +199,18 @@ describe("compressing", { timeout: 300_000 }, () => {
     await compressModel(job("kept"));
     const before = readFileSync(join(at("kept"), "model.safetensors"));
     await expect(compressModel(job("kept"))).rejects.toThrow(/kept exists; --force replaces it/);
-    // A format that has no place for 3 bits fails at the end: what was there still is.
     const impossible = job("kept", { force: true, recipe: { to: "3bit", block: 16 }, formats: ["gguf"] });
     await expect(compressModel(impossible)).rejects.toThrow(/which GGUF has no type for/);
     expect(readFileSync(join(at("kept"), "model.safetensors"))).toEqual(before);
-    // What that run was at is not mixed up with another.
+    // What a run was at that was stopped is not mixed up with another.
+    const stop = new AbortController();
+    const note = (line: string): void => void (line.startsWith("2/16") && stop.abort());
+    expect(await compressModel(job("kept", { force: true, signal: stop.signal, note }))).toBeNull();
+    expect(readFileSync(join(at("kept"), "model.safetensors"))).toEqual(before);
     const other = { recipe: { to: "2bit", block: 16 } } as const;
     rmSync(at("kept"), { recursive: true });
     await expect(compressModel(job("kept", other))).rejects.toThrow(
-      /kept\.state: the saved state belongs to another run/,
+      /kept\.state.parts: the saved state belongs to another run: .*; remove it to start over, or give --force/,
     );
     await compressModel(job("kept", { ...other, force: true }));
     expect(readFileSync(join(at("kept"), "model.safetensors"))).not.toEqual(before);
@@ -160,6 +224,7 @@ describe("compressing", { timeout: 300_000 }, () => {
     [{ calibrate: undefined, budget: { bytes: 1e6 } }, /a budget is shared out by what each matrix costs on text/],
     [{ calibrate: undefined, report: true }, /a report measures on text; give --text/],
     [{ recipe: { to: "2:4", method: "gptq" } }, "2:4 does not go with gptq, but with sparsegpt, wanda, magnitude"],
+    [{ recipe: { to: "4bit", method: "smoothquant" } }, /smoothquant makes 8-bit activations and 8-bit weights usable/],
   ] as const)("refuses %o", async (changes, message) => {
     await expect(compressModel(job("refused", changes as Partial<CompressJob>))).rejects.toThrow(message);
     expect(existsSync(at("refused"))).toBe(false);

@@ -36,10 +36,26 @@ export const example: Report = {
       layerErrors: Object.fromEntries(matrices.map((name, i) => [name, 0.1 + i / 100])),
       sample: " </script><b>upon a time",
     }),
-    variant("2 bits", 2e6, 300, { speed: { prefill: 1800, decode: 310 } }),
+    variant("/home/somebody/models/a-name-that-somebody-gave-without-any-thought-of-phones-2bit", 2e6, 300, {
+      speed: { prefill: 1800, decode: 310 },
+    }),
   ],
   histograms: [
     { title: "Weights of 0 mlp.up", edges: [-1, 0, 1], counts: { original: [3, 1000], "4 bits": [0, 1003] } },
   ],
-  sensitivity: [{ format: "int4", increase: Object.fromEntries(matrices.map((name, i) => [name, 0.001 * (i + 1)])) }],
+  cache: {
+    variant: "4 bits",
+    tokens: 255,
+    bytesPerToken: { f32: 8192, int8: 2304 },
+    perplexity: { f32: 33, int8: 33.01 },
+    kl: 2.5e-5,
+    topAgreement: 0.996,
+  },
+  sensitivity: [
+    {
+      format: "4bit",
+      increase: Object.fromEntries(matrices.map((name, i) => [name, 0.001 * (i + 1)])),
+      chosen: matrices.slice(0, 2),
+    },
+  ],
 };

@@ -54,6 +54,7 @@ export const compare = command({
       variants,
       histograms: [],
       sensitivity: [],
+      cache: null,
     };
     await writeReport(resolve(out), report);
     return { text: `${variantTable(variants)}\n\n${resolve(out)}/report.html shows more`, json: report };

@@ -1,5 +1,5 @@
 import { basename, resolve } from "node:path";
-import { methodNames, methodOf, targets } from "../../methods/index.ts";
+import { activationForms, methodNames, procedureOf, targets } from "../../methods/index.ts";
 import { megabytes } from "../../report/node.ts";
 import { command } from "../command.ts";
 import { compressModel } from "../compress/compress.ts";
@@ -17,17 +17,22 @@ export const compress = command({
       type: "string",
       value: "name",
       choices: methodNames,
-      summary: "how; default the best that there is text for",
+      summary: "how; default gptq, sparsegpt or svd-llm, and without text the plain one",
     },
-    block: { type: "string", value: "n", default: "32", summary: "neighbours that share a scale, or channel" },
+    block: { type: "string", value: "n", summary: "neighbours that share a scale, or channel; default 32" },
     asymmetric: { type: "flag", summary: "a zero point for each block; default at 3 and 2 bits" },
     keep: { type: "number", value: "share", min: 0, max: 1, default: 0.5, summary: "of sparse or lowrank weights" },
+    activations: {
+      type: "string",
+      value: "form",
+      choices: activationForms,
+      summary: "inputs of matrices at run time; default keep, with smoothquant 8bit, with quarot 4bit",
+    },
     embedding: {
       type: "string",
       value: "form",
       choices: ["keep", "f16", "bf16", "8bit", "4bit", "3bit", "2bit"],
-      default: "8bit",
-      summary: "the embedding and head, rounded to nearest",
+      summary: "the embedding and head, rounded to nearest; default 8bit",
     },
     size: { type: "string", value: "60MB", summary: "bits by matrix, as many as fit into this size" },
     pplIncrease: { type: "string", value: "2%", summary: "bits by matrix, as few as raise perplexity by no more" },
@@ -44,10 +49,11 @@ export const compress = command({
   },
   graceful: true,
   async run({ args, options, signal }) {
-    const { to, method, asymmetric, keep, size, pplIncrease } = options;
-    const recipe = { to, method, block: blockOf(options.block), asymmetric: asymmetric || undefined, keep };
+    const { to, method, asymmetric, keep, activations, size, pplIncrease } = options;
+    const block = options.block === undefined ? undefined : blockOf(options.block);
+    const recipe = { to, method, block, asymmetric: asymmetric || undefined, keep, activations };
     // Before anything is read: what cannot be meant.
-    methodOf(recipe);
+    procedureOf(recipe);
     if (size !== undefined && pplIncrease !== undefined)
       throw new UsageError("give --size or --ppl-increase, not both: each says how many bits the other may take");
     const budget =
@@ -57,7 +63,7 @@ export const compress = command({
           ? { perplexityIncrease: shareOf(pplIncrease) }
           : undefined;
     const name = basename(resolve(args.model ?? "storybook")).replace(/\.(gguf|bin)$/i, "");
-    const out = resolve(options.out ?? `${name}-${budget ? "mixed" : to}`);
+    const out = resolve(options.out ?? `${name}-${budget ? "mixed" : to.replace(":", "")}`);
     const result = await compressModel({
       model: args.model,
       recipe,

@@ -12,7 +12,7 @@ import {
 } from "../../methods/index.ts";
 import { requireTokenizer } from "../../models/index.ts";
 import { embeddedModel, openModel, saveModel } from "../../models/node.ts";
-import type { Report, Subject, Variant } from "../../report/index.ts";
+import { cacheEffect, type Report, type Subject, type Variant } from "../../report/index.ts";
 import { command } from "../command.ts";
 import { histogramsOf, layerErrorsOf, machineName, measureVariant, storedBytes } from "../compress/measure.ts";
 import { writeReport } from "../compress/report.ts";
@@ -89,6 +89,7 @@ export const demo = command({
         variants,
         histograms: await histogramsOf(subjects, text.tokens),
         sensitivity: [],
+        cache: await cacheEffect(subjects.at(-1)!, text.tokens, { signal, ...(threads !== undefined && { threads }) }),
       };
       await writeReport(resolve(out), report);
       return { text: `${variantTable(variants)}\n\n${resolve(out, "report.html")} shows more`, json: report };

@@ -1,49 +1,39 @@
 import { rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import {
-  type Budget,
-  budgetPlan,
   calibrationConcern,
   calibrationWindows,
+  type DecoderSource,
   type MatrixReport,
-  meanLoss,
-  memorySource,
-  methodOf,
-  type Plan,
-  planFor,
-  type Recipe,
   StateError,
-  type Target,
+  storedSource,
+  streamedLoss,
 } from "../../methods/index.ts";
-import { compressInFolder } from "../../methods/node.ts";
-import { requireTokenizer } from "../../models/index.ts";
-import { embeddedModel, type OpenModel, openModel } from "../../models/node.ts";
-import { bytesOf, type Report, type Subject } from "../../report/index.ts";
+import { type CompressedParts, compressInFolder } from "../../methods/node.ts";
+import { type DecoderConfig, outlinesOf, requireTokenizer } from "../../models/index.ts";
+import { embeddedModel, outlineModel } from "../../models/node.ts";
+import { bytesOf, type Report } from "../../report/index.ts";
 import { HostTensor } from "../../tensor/index.ts";
 import { duration } from "../../train/index.ts";
 import { UsageError } from "../errors.ts";
-import { type OutputFormat, writeFormats } from "./formats.ts";
-import { histogramsOf, layerErrorsOf, machineName, measureVariant, storedBytes } from "./measure.ts";
-import { writeReport } from "./report.ts";
+import { downloadProgress } from "../model.ts";
+import { writeFormats } from "./formats.ts";
+import { storedBytes } from "./measure.ts";
+import { reportOf, writeReport } from "./report.ts";
 import { stage } from "./staging.ts";
 import { readTexts, type Texts } from "./texts.ts";
+import { checkFormats, type Wish, type Work, workOn } from "./work.ts";
 
-export interface CompressJob {
+export interface CompressJob extends Wish {
   /** As `openModel` takes it; without one, the model that comes with pare. */
   readonly model: string | undefined;
-  readonly recipe: Recipe;
-  /** Bits by matrix instead of the recipe's for all. */
-  readonly budget: Budget | undefined;
-  /** Of the embedding and the head; null leaves them. */
-  readonly embedding: Target | null;
   readonly calibrate: string | undefined;
   readonly text: string | undefined;
   readonly windows: number;
   readonly length: number | undefined;
   readonly out: string;
-  readonly formats: readonly OutputFormat[];
   readonly report: boolean;
   readonly force: boolean;
-  readonly seed: number;
   readonly threads: number | undefined;
   readonly signal: AbortSignal;
   readonly note: (line: string) => void;
@@ -57,96 +47,85 @@ export interface CompressResult {
   readonly report: Report | null;
 }
 
-/** Tokens to measure on at most. */
-const MEASURED = 16_384;
-const prompt = "Once upon a time";
-const EMBEDDING = "model.embed_tokens.weight";
-const tables = [EMBEDDING, "lm_head.weight"];
 /** Windows on which a model is asked whether it knows the text. */
 const ASKED = 4;
 
 /**
- * Compresses a model into a folder. Stopped half-way it leaves its state beside the folder, with which the same command
- * goes on; the folder itself appears when it is whole.
+ * Compresses a model into a folder. Stopped half-way, or failing where the disk is full, it leaves its state beside the
+ * folder, with which the same command goes on; the folder itself appears when it is whole.
+ *
+ * The model is read, and the result written, part by part: besides the residual stream of the calibration windows, a part
+ * (a layer, or the embedding) is in memory with what its compression takes. Only a budget takes the original into memory
+ * as a whole, ONNX the result, and a report both.
  * @returns null when the signal stopped it
  */
 export async function compressModel(job: CompressJob): Promise<CompressResult | null> {
-  const { recipe, signal, note } = job;
+  const { signal, note, threads } = job;
   const staging = await stage(job.out, job);
   try {
-    await using model = await openModel(job.model ?? embeddedModel);
+    await using model = await outlineModel(job.model ?? embeddedModel, { hub: { onProgress: downloadProgress() } });
     const tokenizer = requireTokenizer(model);
+    const steps = await checkFormats(model, job);
     const texts = await readTexts(model.source, tokenizer, job, note);
-    const { measured } = texts;
-    if (job.report && !measured) throw new UsageError("a report measures on text; give --text <file>");
+    if (job.report && !texts.measured) throw new UsageError("a report measures on text; give --text <file>");
     const windows = windowsFor(job, model, texts);
-    if (windows) await warnOfText(model, windows, note);
-    const plan = await planOf(job, model, windows);
-    const device = job.threads === undefined ? {} : { threads: job.threads };
-    const run = () =>
-      compressInFolder(staging.state, memorySource(model), plan, windows ?? anyWindow(texts), {
-        ...device,
-        seed: job.seed,
-        signal,
-        onProgress: ({ done, total, report: { name, bitsPerWeight, outputError, weightError }, remaining }) =>
-          note(
-            `${done}/${total}  ${name}  ${bitsPerWeight.toFixed(2)} bits  error ${(outputError ?? weightError).toFixed(4)}  ${duration(remaining)} left`,
-          ),
-      });
-    const { weights, reports } = await run().catch(async (error: unknown) => {
-      if (!(job.force && error instanceof StateError)) throw error;
-      await rm(staging.state, { recursive: true });
-      return await run();
-    });
-    const name = job.out.split(/[/\\]/).at(-1)!;
-    const [before, after] = [storedBytes(model), bytesOf(weights)];
-    await writeFormats(staging.folder, { name, json: model.json, weights, tokenizer }, job.formats);
+    if (windows) await warnOfText(storedSource(model.config, model.stored), windows, job);
+    const work = await workOn(model, job, windows, steps, { state: staging.state, threads, signal, note });
+    await using parts = await compressed(join(staging.state, "parts"), work, windows ?? anyWindow(texts), job);
+    const { stored, reports } = parts;
+    const { config } = work.source;
+    const json = config.tied === model.config.tied ? model.json : { ...model.json, tie_word_embeddings: config.tied };
+    const written = { name: basename(job.out), json, stored, tokenizer };
+    note(`writing ${job.formats.join(", ")}`);
+    await writeFormats(staging.folder, written, job.formats);
     let report: Report | null = null;
-    if (job.report && measured) {
-      const original: Subject = {
-        name: "original",
-        config: model.config,
-        weights: model.weights,
-        tokenizer,
-        bytes: before,
-      };
-      const compressed: Subject = {
-        name: job.budget ? "mixed" : recipe.to,
-        config: model.config,
-        weights,
-        tokenizer,
-        layerErrors: layerErrorsOf(reports),
-      };
-      const measuring = { text: measured, limit: MEASURED, prompt, signal, threads: job.threads };
+    if (texts.measured && job.report) {
       note("measuring both models");
-      report = {
-        title: `${name}: what compression cost`,
-        machine: machineName(),
-        text: { name: measured.name, tokens: Math.min(MEASURED, measured.tokens.length) },
-        prompt,
-        variants: [
-          await measureVariant(original, model.source, null, measuring),
-          await measureVariant(compressed, staging.folder, original, measuring),
-        ],
-        histograms: await histogramsOf([original, compressed], measured.tokens),
-        sensitivity: [],
-      };
+      report = await reportOf(
+        { source: model.source, written: staging.folder, scratch: join(staging.state, "probed") },
+        { ...written, config, reports, sensitivity: work.sensitivity },
+        { ...job, text: texts.measured },
+      );
       await writeReport(staging.folder, report);
     }
     signal.throwIfAborted();
     await staging.finish();
-    return { before, after, reports, report };
+    return { before: storedBytes(model), after: bytesOf(outlinesOf(stored)), reports, report };
   } catch (error) {
+    await staging.discard();
     if (!signal.aborted || error !== signal.reason) throw error;
     note(`stopped; the same command goes on from ${staging.state}`);
     return null;
   }
 }
 
+/** Compresses all parts, or those that an earlier run has not done. */
+async function compressed(folder: string, work: Work, windows: HostTensor, job: CompressJob): Promise<CompressedParts> {
+  const { threads, seed, signal, note, force } = job;
+  const run = (): Promise<CompressedParts> =>
+    compressInFolder(folder, work.source, work.plan, windows, {
+      ...(threads !== undefined && { threads }),
+      seed,
+      signal,
+      onProgress: ({ done, total, report: { name, bitsPerWeight, outputError, weightError }, remaining }) =>
+        note(
+          `${done}/${total}  ${name}  ${bitsPerWeight.toFixed(2)} bits  error ${(outputError ?? weightError).toFixed(4)}  ${duration(remaining)} left`,
+        ),
+    });
+  try {
+    return await run();
+  } catch (error) {
+    if (!(error instanceof StateError)) throw error;
+    if (!force) throw new UsageError(`${error.message}, or give --force`);
+    await rm(folder, { recursive: true });
+    return await run();
+  }
+}
+
 /** What the method calibrates on; null where there is no text. */
 function windowsFor(
   { windows, length, seed }: CompressJob,
-  { config }: OpenModel,
+  { config }: { readonly config: DecoderConfig },
   { calibration }: Texts,
 ): HostTensor | null {
   if (!calibration) return null;
@@ -162,41 +141,15 @@ function anyWindow({ measured }: Texts): HostTensor {
   return calibrationWindows(measured?.tokens ?? [0, 0], { count: 1, length: 2 });
 }
 
-async function planOf(job: CompressJob, model: OpenModel, windows: HostTensor | null): Promise<Plan> {
-  const { budget, embedding, seed, signal, note } = job;
-  const recipe: Recipe = { ...job.recipe, calibrated: windows !== null };
-  const table = embedding && methodOf({ ...recipe, to: embedding, method: "nearest", asymmetric: undefined });
-  if (!budget) {
-    if (!windows) note("no text to calibrate on; --calibrate <file> makes better models");
-    return planFor(model.config, { layers: methodOf(recipe), embedding: table, head: table });
-  }
-  if (!windows)
-    throw new UsageError("a budget is shared out by what each matrix costs on text; give --calibrate <file>");
-  const ladder = (["8bit", "4bit", "3bit", "2bit"] as const).map((to) => ({
-    measured: methodOf({ ...recipe, to, method: "nearest" }),
-    final: methodOf({ ...recipe, to }),
-  }));
-  note("measuring what each matrix costs at 8, 4, 3 and 2 bits");
-  const candidates = ladder.map(({ measured }) => measured);
-  const { selection } = await budgetPlan(model, windows, candidates, budget, {
-    include: (matrix) => embedding !== null || !tables.includes(matrix),
-    seed,
-    signal,
-    onProgress: (matrix, { method, cost }) => note(`${matrix}  ${method?.name}  ${cost.toExponential(2)} nats a token`),
-  });
-  return (matrix) => {
-    const chosen = selection.chosen[matrix]?.method;
-    const step = ladder.find(({ measured }) => measured === chosen);
-    // What was chosen by rounding to nearest, which is quick, is then rounded with care.
-    return (matrix === EMBEDDING ? step?.measured : step?.final) ?? null;
-  };
-}
-
 /** A model that cannot make sense of its calibration text is calibrated for nothing. */
-async function warnOfText(model: OpenModel, windows: HostTensor, note: (line: string) => void): Promise<void> {
+async function warnOfText(source: DecoderSource, windows: HostTensor, { note, threads }: CompressJob): Promise<void> {
   const [count, length] = windows.shape as [number, number];
+  if (length < 2) return;
   const asked = Math.min(ASKED, count);
   const some = new HostTensor("i64", [asked, length], windows.data.subarray(0, asked * length) as BigInt64Array);
-  const concern = calibrationConcern(await meanLoss(model, some), model.config.vocab);
+  const concern = calibrationConcern(
+    await streamedLoss(source, some, { ...(threads !== undefined && { threads }) }),
+    source.config.vocab,
+  );
   if (concern) note(`warning: ${concern}`);
 }

@@ -75,7 +75,7 @@ export function machineName(): string {
 }
 
 /** Bytes of a model's weights in the types that they have in their file. */
-export function storedBytes({ tensors }: OpenModel): number {
+export function storedBytes({ tensors }: Pick<OpenModel, "tensors">): number {
   let sum = 0;
   for (const { bytes } of tensors.tensors.values()) sum += bytes;
   return sum;

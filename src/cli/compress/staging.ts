@@ -10,6 +10,8 @@ export interface Staging {
   readonly state: string;
   /** Puts the folder in its place; what was there before goes only then. */
   finish(): Promise<void>;
+  /** Removes what was written so far. The state stays. */
+  discard(): Promise<void>;
 }
 
 /**
@@ -33,6 +35,9 @@ export async function stage(out: string, { force }: { readonly force: boolean })
       await rename(folder, out);
       await rm(old, { recursive: true, force: true });
       await rm(state, { recursive: true, force: true });
+    },
+    async discard() {
+      await rm(folder, { recursive: true, force: true });
     },
   };
 }

@@ -4,6 +4,7 @@ import type { DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor, isHostTensor, Rng } from "../../tensor/index.ts";
 import { StateError } from "./errors.ts";
 import { HiddenStates } from "./hidden.ts";
+import { fingerprint } from "./identity.ts";
 import type { MatrixMethod } from "./method.ts";
 import type { Plan } from "./plan.ts";
 import { denseValues, type MatrixReport, weightErrors } from "./report.ts";
@@ -271,13 +272,7 @@ class Run {
   /** What tells this run from others: configuration, plan, windows and seed. Weights are taken to be the model's. */
   async #identity(): Promise<string> {
     const plan = [...this.#shapes.keys()].map((name) => this.#methodOf(name)?.name ?? null);
-    const text = JSON.stringify([this.#source.config, plan, this.#windows.shape, this.#options.seed ?? 0]);
-    const head = new TextEncoder().encode(text);
-    const bytes = new Uint8Array(head.length + this.#windows.bytes);
-    bytes.set(head);
-    bytes.set(this.#windows.rawBytes(), head.length);
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-    return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    return await fingerprint([this.#source.config, plan, this.#options.seed ?? 0], this.#windows);
   }
 }
 

@@ -1,8 +1,10 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { FormatError, pendingTensors, readTensors } from "../../formats/index.ts";
-import { openSafetensors, saveSafetensors } from "../../formats/node.ts";
-import { restoreWeights, storeWeights, type Weight } from "../../nn/index.ts";
+import { FormatError, pendingTensors } from "../../formats/index.ts";
+import { isJsonObject, type JsonObject, parseJson } from "../../formats/json.ts";
+import { openSafetensors, openSafetensorsIndex, saveSafetensors, writeModelFiles } from "../../formats/node.ts";
+import { describedWeights, type StoredWeights } from "../../models/index.ts";
+import { storeWeights } from "../../nn/index.ts";
 import type { HostTensor } from "../../tensor/index.ts";
 import { type CompressedPart, type CompressOptions, compressParts } from "./compress.ts";
 import { StateError } from "./errors.ts";
@@ -11,12 +13,20 @@ import type { MatrixReport } from "./report.ts";
 import { compressionFolder } from "./resume.node.ts";
 import type { DecoderSource } from "./source.ts";
 
-const KEY = "pare.part";
+/** Key of a part's metadata; the number of the part follows, so that those of all parts go together. */
+const KEY = "pare.part.";
+const INDEX = "parts.safetensors.index.json";
+
+/** A compressed model whose weights lie in the files of its parts. */
+export interface CompressedParts extends AsyncDisposable {
+  readonly stored: StoredWeights;
+  readonly reports: readonly MatrixReport[];
+}
 
 /**
  * Compresses a decoder and keeps each finished part in `folder`, so that a run that was stopped, at whatever moment, goes
- * on with the part that it was in.
- * @throws StateError where another run left the folder; FormatError where a part's file is damaged
+ * on with the part that it was in. No more than a part is ever in memory, and nothing of the result.
+ * @throws StateError where another run left the folder; FormatError where a part's file is damaged; FileError
  */
 export async function compressInFolder(
   folder: string,
@@ -24,7 +34,7 @@ export async function compressInFolder(
   plan: Plan,
   windows: HostTensor,
   options: Omit<CompressOptions, "state"> = {},
-): Promise<{ weights: Record<string, Weight | HostTensor>; reports: MatrixReport[] }> {
+): Promise<CompressedParts> {
   const state = compressionFolder(folder);
   // Without a state, what lies there belongs to no run that can go on.
   if (!(await state.load())) await rm(folder, { recursive: true, force: true });
@@ -34,32 +44,39 @@ export async function compressInFolder(
   } catch (error) {
     throw error instanceof StateError ? new StateError(`${folder}: ${error.message}`) : error;
   }
-  const weights: Record<string, Weight | HostTensor> = {};
-  const reports: MatrixReport[] = [];
-  const files = (await readdir(folder)).filter((name) => /^part-\d+\.safetensors$/.test(name)).sort();
-  for (const file of files) {
-    const part = await readPart(join(folder, file));
-    Object.assign(weights, part.weights);
-    reports.push(...part.reports);
-  }
-  return { weights, reports };
+  return await openParts(folder);
 }
 
 async function savePart(folder: string, { index, weights, reports }: CompressedPart): Promise<void> {
   const { tensors, description } = storeWeights(weights);
-  const metadata = new Map([[KEY, JSON.stringify({ description, reports })]]);
+  const metadata = new Map([[`${KEY}${index}`, JSON.stringify({ description, reports })]]);
   const path = join(folder, `part-${String(index).padStart(5, "0")}.safetensors`);
   await saveSafetensors(path, pendingTensors(Object.entries(tensors)), metadata);
 }
 
-async function readPart(path: string): Promise<Pick<CompressedPart, "weights" | "reports">> {
-  const file = await openSafetensors(path);
-  try {
-    const header = file.metadata.get(KEY);
-    if (header === undefined) throw new FormatError(`${path}: it is no part of a compression; remove it`);
-    const { description, reports } = JSON.parse(header) as { description: unknown; reports: MatrixReport[] };
-    return { weights: restoreWeights(description, Object.fromEntries(await readTensors(file))), reports };
-  } finally {
-    await file.close();
+/** All parts as one model, by an index like that of a model in shards. */
+async function openParts(folder: string): Promise<CompressedParts> {
+  const names = (await readdir(folder)).filter((name) => /^part-\d+\.safetensors$/.test(name)).sort();
+  const places: Record<string, string> = {};
+  for (const name of names) {
+    await using part = await openSafetensors(join(folder, name));
+    for (const tensor of part.tensors.keys()) places[tensor] = name;
   }
+  await writeModelFiles(folder, { [INDEX]: { weight_map: places } });
+  const file = await openSafetensorsIndex(join(folder, INDEX));
+  const description: Record<string, unknown> = {};
+  const reports: MatrixReport[] = [];
+  for (const [i, name] of names.entries()) {
+    const part = partMetadata(file.metadata.get(`${KEY}${i}`), join(folder, name));
+    Object.assign(description, part["description"]);
+    reports.push(...(part["reports"] as unknown as MatrixReport[]));
+  }
+  const stored = describedWeights(file, file.tensors, description as JsonObject);
+  return { stored, reports, [Symbol.asyncDispose]: () => file.close() };
+}
+
+function partMetadata(text: string | undefined, path: string): JsonObject {
+  const found = text === undefined ? null : parseJson(text, path);
+  if (!isJsonObject(found)) throw new FormatError(`${path}: it is no part of a compression; remove it`);
+  return found;
 }

@@ -1,5 +1,4 @@
-import type { TensorFile } from "../../formats/tensor-file.ts";
-import { checkWeights, type DecoderConfig, type Weights } from "../../models/index.ts";
+import { checkWeights, type DecoderConfig, type StoredWeights, type Weights } from "../../models/index.ts";
 import { Dense, Weight } from "../../nn/index.ts";
 import { ArgumentError, type HostTensor, isHostTensor } from "../../tensor/index.ts";
 
@@ -30,12 +29,14 @@ export function memorySource({
   };
 }
 
-/** Weights in a file as a source; each is read, in `f32`, when its turn comes. The file stays open. */
-export function fileSource(config: DecoderConfig, file: TensorFile): DecoderSource {
+/** Stored weights as a source; each is read, dense ones in `f32`, when its turn comes. */
+export function storedSource(config: DecoderConfig, stored: StoredWeights): DecoderSource {
   return {
     config,
     async read(name) {
-      const tensor = (await file.read(name)).cast("f32");
+      const weight = await stored.get(name)!.read();
+      if (weight instanceof Weight) return weight;
+      const tensor = weight.cast("f32");
       return tensor.shape.length === 2 ? new Dense(tensor) : tensor;
     },
   };

@@ -1,9 +1,10 @@
-import { type PendingTensor, pendingTensors } from "../../formats/index.ts";
+import type { PendingTensor } from "../../formats/index.ts";
 import { BlockWeight, Dense, HalfWeight, Weight } from "../../nn/index.ts";
 import { unpackCodes } from "../../nn/weights/block-format.ts";
-import { fromHalf, HostTensor, isHostTensor, toHalf } from "../../tensor/index.ts";
+import { fromHalf, HostTensor, isHostTensor, type Leaf, toHalf } from "../../tensor/index.ts";
 import type { Weights } from "../decoder/weights.ts";
 import { ModelError } from "../errors.ts";
+import type { StoredWeights } from "../load-stored.ts";
 import type { PendingEncoded } from "./write.ts";
 
 /** Entries of a row that share a scale in the types of GGUF that blocks can be written as. */
@@ -19,19 +20,46 @@ type BlockType = "Q4_0" | "Q4_1" | "Q8_0";
  */
 export function ggufWeights(weights: Weights): (PendingTensor | PendingEncoded)[] {
   return Object.entries(weights).map(([name, weight]) => {
-    if (weight instanceof BlockWeight) {
-      const type = typeOf(name, weight);
-      return { name, type, shape: weight.shape, load: () => encoded(weight, type) };
-    }
-    const values = weight instanceof Dense || weight instanceof HalfWeight ? weight.values : weight;
-    if (!isHostTensor(values)) {
-      const what = values instanceof Weight ? `is represented as ${values.kind}` : "is symbolic";
-      throw new ModelError(`"${name}" ${what}; GGUF holds dense weights, half-precision ones, and ${whatFits}`);
-    }
-    if (!(weight instanceof HalfWeight)) return pendingTensors([[name, values]])[0]!;
-    return { name, type: values.dtype.toUpperCase(), shape: values.shape, load: () => values };
+    const type = weight instanceof BlockWeight ? typeOf(name, weight) : null;
+    return pendingWeight(name, weight, type, () => weight as Weight | HostTensor);
   });
 }
+
+/** As `ggufWeights`; of stored weights one is in memory at a time. @throws as `ggufWeights` */
+export async function ggufStored(stored: StoredWeights): Promise<(PendingTensor | PendingEncoded)[]> {
+  const pending: (PendingTensor | PendingEncoded)[] = [];
+  for (const [name, { outline, read }] of stored) {
+    const type = outline instanceof BlockWeight ? typeOf(name, (await read()) as BlockWeight) : null;
+    pending.push(pendingWeight(name, outline, type, read));
+  }
+  return pending;
+}
+
+/** @param type of a weight that consists of blocks */
+function pendingWeight(
+  name: string,
+  outline: Weight | Leaf,
+  type: BlockType | null,
+  read: () => Weight | HostTensor | Promise<Weight | HostTensor>,
+): PendingTensor | PendingEncoded {
+  const shape = outline.shape as readonly number[];
+  if (type) return { name, type, shape, load: async () => encoded((await read()) as BlockWeight, type) };
+  const values = valuesOf(outline);
+  if (values instanceof Weight)
+    throw new ModelError(
+      `"${name}" is represented as ${values.kind}; GGUF holds dense weights, half-precision ones, and ${whatFits}`,
+    );
+  const load = async (): Promise<HostTensor> => {
+    const numbers = valuesOf(await read());
+    if (isHostTensor(numbers)) return numbers;
+    throw new ModelError(`"${name}" is symbolic; only weights with their numbers can be written`);
+  };
+  if (outline instanceof HalfWeight) return { name, type: values.dtype.toUpperCase(), shape, load };
+  return { name, dtype: values.dtype, shape, load };
+}
+
+const valuesOf = (weight: Weight | Leaf): Weight | Leaf =>
+  weight instanceof Dense || weight instanceof HalfWeight ? weight.values : weight;
 
 const whatFits =
   "blocks of int4 (with or without zero points) or int8 (without) of a multiple of 32 entries with scales in f16, in rows of a multiple of 32";

@@ -13,7 +13,7 @@ export interface PendingEncoded {
   readonly type: string;
   readonly shape: readonly number[];
   /** Its numbers, or of a type of blocks their bytes, `u8 [rows, bytes of a row]`. */
-  load(): HostTensor;
+  load(): HostTensor | Promise<HostTensor>;
 }
 
 /**

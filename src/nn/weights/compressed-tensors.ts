@@ -19,6 +19,20 @@ export interface PackedTensors {
 
 const bitsOf = { int4: 4, int8: 8 } as const;
 
+/** Types and shapes of what `toPackQuantized` makes of a weight, with or without numbers. */
+export function packedShapes({ format, block, shape: [rows, columns], scales, zeroPoints }: BlockWeight): {
+  readonly [K in keyof PackedTensors]: Pick<HostTensor, "dtype" | "shape">;
+} {
+  const bits = format === "int8" ? 8 : 4;
+  const words = (n: number): number => Math.ceil((n * bits) / 32);
+  return {
+    weight_packed: { dtype: "i32", shape: [rows, words(columns)] },
+    weight_scale: { dtype: scales.dtype, shape: scales.shape as readonly number[] },
+    ...(zeroPoints && { weight_zero_point: { dtype: "i32", shape: [words(rows), Math.ceil(columns / block)] } }),
+    weight_shape: { dtype: "i64", shape: [2] },
+  };
+}
+
 /** @throws ArgumentError for what the convention has no place for. */
 export function toPackQuantized(weight: BlockWeight): PackedTensors {
   const { format, block, codes, scales, zeroPoints } = weight;

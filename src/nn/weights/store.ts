@@ -28,11 +28,23 @@ export interface StoredWeights {
   readonly description: Record<string, WeightDescription>;
 }
 
-/** Weights as plain tensors and a description, from which `restoreWeights` makes them again. */
+/**
+ * Weights as plain tensors and a description, from which `restoreWeights` makes them again.
+ * @throws ArgumentError for weights without numbers
+ */
 export function storeWeights(weights: Readonly<Record<string, Weight | Leaf>>): StoredWeights {
-  const tensors: Record<string, HostTensor> = {};
-  const put = (name: string, tensor: Leaf): void => {
+  const { tensors, description } = takeApart(weights);
+  for (const [name, tensor] of Object.entries(tensors))
     if (!isHostTensor(tensor)) throw new ArgumentError(`"${name}" is symbolic; only host tensors can be stored`);
+  return { tensors: tensors as Record<string, HostTensor>, description };
+}
+
+/** As `storeWeights`, of weights with or without numbers. */
+export function takeApart(
+  weights: Readonly<Record<string, Weight | Leaf>>,
+): Pick<StoredWeights, "description"> & { readonly tensors: Record<string, Leaf> } {
+  const tensors: Record<string, Leaf> = {};
+  const put = (name: string, tensor: Leaf): void => {
     if (Object.hasOwn(tensors, name)) throw new ArgumentError(`two tensors would be stored as "${name}"`);
     tensors[name] = tensor;
   };

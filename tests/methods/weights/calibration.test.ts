@@ -1,7 +1,14 @@
 import { describe, expect, test } from "vitest";
-import { calibrationConcern, calibrationWindows, encodeCalibration, meanLoss } from "../../../src/methods/index.ts";
+import {
+  calibrationConcern,
+  calibrationWindows,
+  encodeCalibration,
+  meanLoss,
+  memorySource,
+  streamedLoss,
+} from "../../../src/methods/index.ts";
 import { HostTensor } from "../../../src/tensor/index.ts";
-import { tinyModel } from "../../generate/models.ts";
+import { tinyModel, windowedGemma } from "../../generate/models.ts";
 import { plainLogits } from "../../models/plain-decoder.ts";
 import { randomWindows } from "./methods.ts";
 
@@ -91,4 +98,13 @@ test("the mean loss is that of plain loops", async () => {
   await expect(meanLoss({ config, weights }, HostTensor.zeros("i64", [2, 1]))).rejects.toThrow(
     "a loss takes windows of at least two tokens, not [2, 1]",
   );
+});
+
+test("the loss of a model that is read layer by layer is that of the whole", async () => {
+  for (const changes of [{}, { tie_word_embeddings: true }, windowedGemma]) {
+    const model = tinyModel(changes);
+    const windows = randomWindows(model.config.vocab, 3, 9);
+    const streamed = await streamedLoss(memorySource(model), windows, { threads: 1 });
+    expect(streamed).toBeCloseTo(await meanLoss(model, windows, { threads: 1 }), 4);
+  }
 });
