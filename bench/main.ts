@@ -7,11 +7,7 @@ import { merge } from "./merge/merge.ts";
 import { throughput } from "./report.ts";
 import { train } from "./train.ts";
 
-<<<<<<< HEAD
-const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, merge };
-=======
-const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, compress };
->>>>>>> 75e4b83 (pare compress: AWQ, SmoothQuant and QuaRot; models read and written part by part; formats checked before any work; sensitivity and the 8-bit cache in reports)
+const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, compress, merge };
 
 const { rounds, threads, json, ...given } = readArguments();
 try {
