@@ -3,11 +3,12 @@ import { parseArgs } from "node:util";
 import { type Command, UsageError } from "./command.ts";
 import { compress } from "./compress.ts";
 import { decode } from "./decode/decode.ts";
+import { linalg } from "./linalg.ts";
 import { merge } from "./merge/merge.ts";
 import { throughput } from "./report.ts";
 import { train } from "./train.ts";
 
-const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, compress, merge };
+const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, compress, linalg, merge };
 
 const { rounds, threads, json, ...given } = readArguments();
 try {

@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { llamaOfSize, size100m } from "../../src/evaluate/index.ts";
 import type { LlamaConfig } from "../../src/formats/index.ts";
 import { embeddedModel } from "../../src/models/node.ts";
 
@@ -32,44 +33,16 @@ export const precisions = {
 
 export type Precision = keyof typeof precisions;
 
-/** A Llama with random weights and a tied head, by its size. */
-function random(size: {
-  readonly dim: number;
-  readonly layers: number;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly ffn: number;
-  readonly vocab: number;
-}): LlamaConfig {
-  return {
-    model_type: "llama",
-    hidden_size: size.dim,
-    intermediate_size: size.ffn,
-    num_hidden_layers: size.layers,
-    num_attention_heads: size.heads,
-    num_key_value_heads: size.kvHeads,
-    head_dim: size.dim / size.heads,
-    vocab_size: size.vocab,
-    max_position_embeddings: positions,
-    rms_norm_eps: 1e-5,
-    rope_theta: 10_000,
-    tie_word_embeddings: true,
-    hidden_act: "silu",
-    attention_bias: false,
-    mlp_bias: false,
-  };
-}
-
 /** A trained model: a small one that lies beside the repository, else the one that comes with it. */
 const stories = fileURLToPath(new URL("../../../shared/data/lm/stories260K/stories260K.bin", import.meta.url));
 
 /** The models by name: the path of one, or the configuration of one with random weights. */
 export const shapes: Readonly<Record<string, string | LlamaConfig>> = {
   /** For tests. */
-  tiny: random({ dim: 64, layers: 2, heads: 4, kvHeads: 2, ffn: 128, vocab: 512 }),
+  tiny: llamaOfSize({ dim: 64, layers: 2, heads: 4, kvHeads: 2, ffn: 128, vocab: 512 }, positions),
   /** 100.1 million weights. */
-  "100m": random({ dim: 768, layers: 12, heads: 12, kvHeads: 4, ffn: 2048, vocab: 32_000 }),
+  "100m": llamaOfSize(size100m, positions),
   /** 502 million. */
-  "500m": random({ dim: 1536, layers: 18, heads: 24, kvHeads: 8, ffn: 4096, vocab: 32_000 }),
+  "500m": llamaOfSize({ dim: 1536, layers: 18, heads: 24, kvHeads: 8, ffn: 4096, vocab: 32_000 }, positions),
   checkpoint: existsSync(stories) ? stories : embeddedModel,
 };

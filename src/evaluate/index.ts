@@ -1,6 +1,7 @@
 /** Perplexity, task harness and comparisons of models. Tasks in files and generated programs are in `pare/evaluate/node`. */
 export * from "./bootstrap.ts";
 export * from "./compare.ts";
+export * from "./decode-speed.ts";
 export * from "./decoder-scorer.ts";
 export * from "./errors.ts";
 export * from "./kick/index.ts";

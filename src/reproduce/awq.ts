@@ -1,4 +1,4 @@
-import { awqScales, foldScales, memorySource, nearest } from "../methods/index.ts";
+import { awqScales, clipped, foldScales, memorySource, nearest } from "../methods/index.ts";
 import { outlierNote, withOutliers } from "./outliers.ts";
 import { PostTraining } from "./post-training.ts";
 import type { Check, System } from "./system.ts";
@@ -23,18 +23,29 @@ export const awq: System = {
     const plain = { name: "", source: memorySource(work.model) };
     const outliers = { name: "with outliers", source: withOutliers(plain.source, setting.seed) };
     const checks: Check[] = [];
+    const alone: Record<string, number> = {};
     for (const [format, prepared] of [
       ["int4", plain],
       ["int3", plain],
       ["int3", outliers],
     ] as const) {
-      const grid = { format, block: 128, symmetric: false } as const;
+      const grid = { format, block: work.block, symmetric: false } as const;
+      const what = `perplexity at ${format} ${prepared.name}`.trim();
       const baseline = await work.perplexityWith(nearest(grid), prepared);
-      const source = foldScales(prepared.source, await awqScales(prepared.source, work.windows, grid));
-      const ours = await work.perplexityWith(nearest(grid), { name: `${prepared.name} awq`.trim(), source });
-      checks.push({ what: `perplexity at ${format} ${prepared.name}`.trim(), ours, baseline, holds: ours < baseline });
+      const scales = await awqScales(prepared.source, work.windows, grid, { tokens: setting.full ? 8192 : 2048 });
+      const scaled = { name: `${prepared.name} scaled`.trim(), source: foldScales(prepared.source, scales) };
+      const ours = await work.perplexityWith(clipped(grid), scaled);
+      checks.push({ what, ours, baseline, holds: ours < baseline });
+      if (!setting.full) continue;
+      alone[`${what}, scaled only`] = await work.perplexityWith(nearest(grid), scaled);
+      alone[`${what}, clipped only`] = await work.perplexityWith(clipped(grid), prepared);
     }
     const named = (which: "ours" | "baseline") => Object.fromEntries(checks.map((c) => [c.what, c[which]]));
-    return { checks, metrics: { original, ...named("ours") }, baseline: named("baseline"), notes: [outlierNote] };
+    return {
+      checks,
+      metrics: { original, ...named("ours"), ...alone },
+      baseline: named("baseline"),
+      notes: [outlierNote, ...work.notes],
+    };
   },
 };

@@ -10,15 +10,18 @@ export interface Contest {
 }
 
 /** Whether methods lose less held-out perplexity than their baselines on the same model, calibrated on the same text. */
-export async function lowerPerplexity(setting: Setting, contests: readonly Contest[]): Promise<Finding> {
+export async function lowerPerplexity(
+  setting: Setting,
+  contestsOn: (work: PostTraining) => readonly Contest[],
+): Promise<Finding> {
   const work = await PostTraining.on(setting);
   const original = await work.perplexityWith(null);
   const checks: Check[] = [];
-  for (const contest of contests) {
+  for (const contest of contestsOn(work)) {
     const baseline = await work.perplexityWith(contest.baseline);
     const ours = await work.perplexityWith(contest.ours);
     checks.push({ what: `perplexity at ${contest.what}`, ours, baseline, holds: ours < baseline });
   }
   const named = (which: "ours" | "baseline") => Object.fromEntries(checks.map((c) => [c.what, c[which]]));
-  return { checks, metrics: { original, ...named("ours") }, baseline: named("baseline") };
+  return { checks, metrics: { original, ...named("ours") }, baseline: named("baseline"), notes: work.notes };
 }

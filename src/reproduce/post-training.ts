@@ -8,10 +8,21 @@ import {
   type PlanOptions,
   planFor,
 } from "../methods/index.ts";
-import type { Weights } from "../models/index.ts";
+import type { DecoderConfig, Weights } from "../models/index.ts";
 import type { HostTensor } from "../tensor/index.ts";
 import type { Setting } from "./system.ts";
 import type { LanguageModel } from "./workbench.ts";
+
+const BLOCK = 128;
+
+/** The largest block of at most 128 that divides what all matrices of the layers are multiplied with. */
+export function blockFor({ dim, ffn, heads, headDim }: DecoderConfig): number | "channel" {
+  for (let block = BLOCK; block >= 16; block -= 16)
+    if ([dim, ffn, heads * headDim].every((width) => width % block === 0)) return block;
+  return "channel";
+}
+
+const blockWords = (block: number | "channel"): string => (block === "channel" ? "whole rows" : `blocks of ${block}`);
 
 /** What is compressed, where it is not the plain model with one method throughout. */
 export interface Prepared extends Pick<PlanOptions, "except"> {
@@ -25,9 +36,19 @@ export class PostTraining {
   readonly #setting: Setting;
   readonly model: LanguageModel;
 
+  /** Neighbours that share a scale: 128, as the papers have it, where that divides the widths of all matrices. */
+  readonly block: number | "channel";
+  /** What a reader should know of the model. */
+  readonly notes: readonly string[];
+
   private constructor(setting: Setting, model: LanguageModel) {
     this.#setting = setting;
     this.model = model;
+    this.block = blockFor(model.config);
+    this.notes =
+      this.block === BLOCK
+        ? []
+        : [`${BLOCK} does not divide the widths of ${model.name}: ${blockWords(this.block)} share a scale instead`];
   }
 
   static async on(setting: Setting): Promise<PostTraining> {
@@ -37,7 +58,8 @@ export class PostTraining {
   /** Windows of training text, the same for all. */
   get windows(): HostTensor {
     const { seed, full } = this.#setting;
-    return calibrationWindows(this.model.training, { count: full ? 128 : 32, length: 256, seed });
+    const { training, config } = this.model;
+    return calibrationWindows(training, { count: full ? 128 : 32, length: Math.min(256, config.maxPositions), seed });
   }
 
   /** Perplexity when all matrices of the layers go through `method`; null leaves them as they are. */

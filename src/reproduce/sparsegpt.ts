@@ -19,8 +19,7 @@ export const sparsegpt: System = {
     "with the remaining weights updated, half of all weights go at a small loss, where magnitude pruning breaks the model",
   bar: "lower held-out perplexity than magnitude pruning at sparsity 0.5 and at 2:4",
   experiment: (setting) =>
-    lowerPerplexity(
-      setting,
+    lowerPerplexity(setting, () =>
       Object.entries({ "sparsity 0.5": { sparsity: 0.5 }, "2:4": { keep: 2, of: 4 } }).map(([what, pattern]) => ({
         what,
         ours: sparseGpt(pattern),

@@ -19,8 +19,7 @@ export const svdLlm: System = {
     "singular values of whitened weights stand for losses of the output, so that dropping the least of them costs far less",
   bar: "lower held-out perplexity than plain truncation at equal rank, with 80 % and with 60 % of the parameters kept",
   experiment: (setting) =>
-    lowerPerplexity(
-      setting,
+    lowerPerplexity(setting, () =>
       [0.8, 0.6].map((ratio) => ({
         what: `${100 * ratio} % of the parameters`,
         ours: whitenedSvd({ ratio }),

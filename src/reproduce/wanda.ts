@@ -18,8 +18,7 @@ export const wanda: System = {
   claim: "weights times input norms say far better than weights alone what a language model can do without",
   bar: "lower held-out perplexity than magnitude pruning at sparsity 0.5 and at 2:4",
   experiment: (setting) =>
-    lowerPerplexity(
-      setting,
+    lowerPerplexity(setting, () =>
       Object.entries({ "sparsity 0.5": { sparsity: 0.5 }, "2:4": { keep: 2, of: 4 } }).map(([what, pattern]) => ({
         what,
         ours: pruning(pattern),

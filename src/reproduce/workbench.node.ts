@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { FileError, FormatError, pendingTensors, type Tokenizer } from "../formats/index.ts";
+import { decodeUtf8 } from "../formats/json.ts";
 import { openSafetensors, saveSafetensors } from "../formats/node.ts";
 import { requireTokenizer } from "../models/index.ts";
 import { embeddedModel, openModel } from "../models/node.ts";
@@ -14,11 +15,20 @@ const CACHE_VERSION = 1;
 /** Metadata of a cached file that says what it is of. */
 const KEY = "pare.experiment";
 
-/** Works on what comes with the package, and keeps what experiments train in the user's cache folder. */
-export function localWorkbench({ cacheFolder = experimentCache() }: { cacheFolder?: string } = {}): Workbench {
+export interface LocalWorkbenchOptions {
+  /** Where what experiments train is kept. Default: the user's cache folder. */
+  readonly cacheFolder?: string;
+  /** The language model of the experiments, as `openModel` takes it. Default: the one that comes with pare. */
+  readonly model?: string | undefined;
+  /** A file with text for that model, of which the last tenth is held out. Default: the texts that come with pare. */
+  readonly text?: string | undefined;
+}
+
+/** Works on what comes with the package or is named, and keeps what experiments train in the user's cache folder. */
+export function localWorkbench({ cacheFolder = experimentCache(), ...named }: LocalWorkbenchOptions = {}): Workbench {
   let model: Promise<LanguageModel> | undefined;
   return {
-    languageModel: () => (model ??= openEmbedded()),
+    languageModel: () => (model ??= openLanguageModel(named)),
     cached: (key, make) => cachedIn(cacheFolder, key, make),
   };
 }
@@ -61,22 +71,34 @@ async function readCached(path: string, key: string): Promise<Record<string, Hos
   }
 }
 
-async function openEmbedded(): Promise<LanguageModel> {
-  await using model = await openModel(embeddedModel);
+/** Share of a text of the user's that is held out. */
+const HELD_OUT = 0.1;
+
+async function openLanguageModel({ model: place, text }: Pick<LocalWorkbenchOptions, "model" | "text">) {
+  await using model = await openModel(place ?? embeddedModel);
   const tokenizer = requireTokenizer(model);
-  const tokens = async (file: string): Promise<number[]> =>
-    tokensOf(tokenizer, await readFile(join(embeddedModel, file), "utf8"));
-  return {
-    name: "storybook",
-    config: model.config,
-    weights: model.weights,
-    tokenizer,
-    training: await tokens("training-sample.txt"),
-    heldOut: await tokens("held-out.txt"),
-  };
+  const tokens = async (path: string): Promise<number[]> => tokensOf(tokenizer, await textOf(path));
+  const own = (file: string): Promise<number[]> => tokens(join(embeddedModel, file));
+  const described = { name: basename(model.source), config: model.config, weights: model.weights, tokenizer };
+  if (text === undefined)
+    return { ...described, training: await own("training-sample.txt"), heldOut: await own("held-out.txt") };
+  const all = await tokens(text);
+  const cut = Math.floor(all.length * (1 - HELD_OUT));
+  return { ...described, training: all.slice(0, cut), heldOut: all.slice(cut) };
 }
 
-/** Texts in a row, each behind the token that ends texts, as the model was trained on them. */
+async function textOf(path: string): Promise<string> {
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw new FileError(`${path} cannot be read (${error.code ?? error.message})`);
+  });
+  return decodeUtf8(bytes, path);
+}
+
+/** Texts in a row, which `<|endoftext|>` separates, each behind the token that begins texts where the model has one. */
 function tokensOf(tokenizer: Tokenizer, text: string): number[] {
-  return [tokenizer.bosId!, ...tokenizer.encode(text, { allowSpecial: true })];
+  const first = tokenizer.bosId === undefined ? [] : [tokenizer.bosId];
+  return text.split("<|endoftext|>").flatMap((one) => {
+    const tokens = tokenizer.encode(one, { addSpecialTokens: false });
+    return tokens.length > 0 ? [...first, ...tokens] : [];
+  });
 }

@@ -1,5 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { embeddedModel } from "../../src/models/node.ts";
 import {
   type Check,
   type Finding,
@@ -10,7 +14,9 @@ import {
   systems,
 } from "../../src/reproduce/index.ts";
 import { localWorkbench } from "../../src/reproduce/node.ts";
+import { blockFor } from "../../src/reproduce/post-training.ts";
 import { start } from "../cli/process.ts";
+import { tinyModel } from "../generate/models.ts";
 
 const setting: Setting = {
   seed: 3,
@@ -87,6 +93,39 @@ describe("the local workbench", () => {
     for (let i = 0; i + 24 <= training.length; i++) windows.add(training.slice(i, i + 24).join());
     const shared = heldOut.filter((_, i) => i % 24 === 0 && windows.has(heldOut.slice(i, i + 24).join()));
     expect(shared).toEqual([]);
+  });
+});
+
+describe("on another model", () => {
+  it("takes the texts that come with pare, or a text of the user's, of which the last tenth is held out", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "pare-reproduce-"));
+    try {
+      const text = join(folder, "text.txt");
+      await writeFile(text, "A fox ran.<|endoftext|>A hen sat. ".repeat(50));
+      const named = await localWorkbench({ model: embeddedModel, text }).languageModel();
+      expect(named.name).toBe("storybook");
+      const all = [...named.training, ...named.heldOut];
+      expect(named.heldOut.length).toBe(Math.ceil(all.length / 10));
+      const bos = named.tokenizer.bosId!;
+      const stories = named.tokenizer
+        .decode(all, { skipSpecialTokens: false })
+        .split(named.tokenizer.decode([bos], { skipSpecialTokens: false }));
+      expect(stories.slice(0, 3)).toEqual(["", "A fox ran.", "A hen sat. A fox ran."]);
+      expect(all.filter((id) => id === bos).length).toBe(51);
+      const missing = localWorkbench({ text: join(folder, "none.txt") }).languageModel();
+      await expect(missing).rejects.toThrow(/none.txt cannot be read \(ENOENT\)/);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it("blocks are the largest of at most 128 that divide all widths", () => {
+    const { config } = tinyModel();
+    const widths = (dim: number, ffn: number) => ({ ...config, dim, ffn, heads: 2, headDim: dim / 2 });
+    expect(blockFor(widths(256, 640))).toBe(128);
+    expect(blockFor(widths(288, 768))).toBe(96);
+    expect(blockFor(widths(96, 240))).toBe(48);
+    expect(blockFor(widths(64, 172))).toBe("channel");
   });
 });
 

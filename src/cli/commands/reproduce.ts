@@ -9,14 +9,22 @@ export const reproduceCommand = command({
   args: { system: { summary: "one of those that `pare systems` lists", required: true } },
   options: {
     seed: { type: "integer", value: "n", min: 0, default: 0, summary: "seed of everything random in the experiment" },
+    model: { type: "string", value: "model", summary: "on another than the one that pare brings, as run takes it" },
+    text: {
+      type: "string",
+      value: "file",
+      summary: "text for it; the last tenth is held out. Default pare's own texts",
+    },
     full: { type: "flag", summary: "the full proof, which takes minutes, instead of its short variant" },
   },
   graceful: true,
   async run({ args, options, signal }) {
+    const { model, text } = options;
+    const bench = localWorkbench({ model, text });
     const verdict = await reproduce(args.system, await systemOf(args.system), {
       seed: options.seed,
       full: options.full,
-      bench: localWorkbench(),
+      bench,
       signal,
       log: (line) => process.stderr.write(`${line}\n`),
     });

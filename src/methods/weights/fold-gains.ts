@@ -1,6 +1,7 @@
 import type { DecoderConfig } from "../../models/index.ts";
 import { asWeight, Dense } from "../../nn/index.ts";
 import { ArgumentError, HostTensor } from "../../tensor/index.ts";
+import { finiteSource } from "./finite.ts";
 import { scaled } from "./fold.ts";
 import { denseValues } from "./report.ts";
 import type { DecoderSource } from "./source.ts";
@@ -18,9 +19,11 @@ function normBefore(name: string): string | undefined {
 /**
  * The same model with the gains of its RMS norms moved into the matrices behind them, so that the norms scale by one. A
  * tied head gets a matrix of its own, because the last norm's gain is the head's alone; this costs as much as the embedding.
- * @throws ArgumentError for models with other norms: layer norms, or further norms behind attention and feed-forward
+ * @throws ArgumentError for models with other norms: layer norms, or further norms behind attention and feed-forward;
+ *   when read, for weights that are not finite
  */
-export function foldGains(source: DecoderSource): DecoderSource {
+export function foldGains(model: DecoderSource): DecoderSource {
+  const source = finiteSource(model);
   const { norm, postNorms, normPlusOne, tied } = source.config;
   if (norm !== "rms" || postNorms)
     throw new ArgumentError(

@@ -3,6 +3,7 @@
 export * from "./awq.ts";
 export * from "./budget.ts";
 export * from "./calibration.ts";
+export * from "./clipped.ts";
 export * from "./compress.ts";
 export * from "./errors.ts";
 export { type ChannelScales, foldScales, scalablePoints } from "./fold.ts";
