@@ -26,7 +26,13 @@ export interface FolderOptions {
  * Checkpoints as safetensors files in a folder, one file each (`checkpoint-00000100.safetensors`), so that a run killed at any
  * moment leaves whole checkpoints only. Parameters and optimizer memory are tensors; position in the data is metadata.
  */
-export function checkpointFolder(folder: string, { keep = 2 }: FolderOptions = {}): CheckpointStore {
+export function checkpointFolder(
+  folder: string,
+  { keep = 2 }: FolderOptions = {},
+): CheckpointStore & {
+  /** The step of the newest checkpoint; 0 where there is none. */
+  newest(): Promise<number>;
+} {
   if (!Number.isInteger(keep) || keep < 1) throw new ArgumentError(`keep must be a whole number from 1, not ${keep}`);
   const steps = async (): Promise<{ step: number; path: string }[]> => {
     await mkdir(folder, { recursive: true });
@@ -46,6 +52,9 @@ export function checkpointFolder(folder: string, { keep = 2 }: FolderOptions = {
       const all = await steps();
       const stale = [...all.filter((c) => c.step > step), ...all.filter((c) => c.step <= step).slice(keep)];
       for (const { path: old } of stale) await rm(old);
+    },
+    async newest() {
+      return (await steps())[0]?.step ?? 0;
     },
     async latest(like) {
       const newest = (await steps())[0];

@@ -92,7 +92,7 @@ export const compress = command({
   },
 });
 
-function blockOf(text: string): number | "channel" {
+export function blockOf(text: string): number | "channel" {
   if (text === "channel") return text;
   const block = Number(text);
   if (Number.isInteger(block) && block >= 16 && block % 16 === 0) return block;

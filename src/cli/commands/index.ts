@@ -50,4 +50,8 @@ export const commands: CommandTable = {
     summary: "list the published systems that pare implements",
     load: async () => (await import("./systems.ts")).systemsCommand,
   },
+  train: {
+    summary: "train a model: from nothing, further, with adapters, or for few bits",
+    load: async () => (await import("./train.ts")).trainCommand,
+  },
 };

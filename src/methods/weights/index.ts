@@ -36,4 +36,5 @@ export { checkGroups, type SemiStructured, type Sparsity, type Unstructured } fr
 export * from "./statistics.ts";
 export * from "./structured/index.ts";
 export * from "./svd.ts";
+export * from "./training/index.ts";
 export * from "./wanda.ts";

@@ -1,0 +1,136 @@
+import { readFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { embeddedModel } from "../../models/node.ts";
+import { bytesOf } from "../../report/index.ts";
+import { megabytes } from "../../report/node.ts";
+import { command } from "../command.ts";
+import { outputFormats, parseFormats } from "../compress/formats.ts";
+import { UsageError } from "../errors.ts";
+import { modelArgument } from "../model.ts";
+import { readLessons } from "../train/lessons.ts";
+import { trainingMethod, trainingMethods } from "../train/methods.ts";
+import { existing, newModel } from "../train/start.ts";
+import { trainModel } from "../train/train-model.ts";
+import { blockOf } from "./compress.ts";
+
+/** Trains a model: from nothing, all of it further, adapters, or for weights of few bits. */
+export const trainCommand = command({
+  args: modelArgument,
+  options: {
+    new: {
+      type: "string",
+      value: "6x256",
+      summary: "a new model of so many layers and such a width, or a config.json",
+    },
+    vocab: { type: "integer", value: "n", min: 257, default: 4096, summary: "tokens of a new model" },
+    text: { type: "string", value: "file", summary: "plain text to learn; default stories that come with pare" },
+    data: {
+      type: "string",
+      value: "file",
+      summary: "JSON lines of messages, of prompt and response, or of text; answers are learned",
+    },
+    method: {
+      type: "string",
+      value: "name",
+      choices: trainingMethods,
+      default: "full",
+      summary: "all weights, adapters (lora, qlora), or weights of few bits (qat, parq)",
+    },
+    bits: { type: "number", value: "n", summary: "of weights of few bits; 1.58 is ternary" },
+    block: { type: "string", value: "n", summary: "neighbours that share a scale, or channel: qat, qlora" },
+    rank: { type: "integer", value: "n", min: 1, summary: "of adapters, default 8" },
+    alpha: { type: "number", value: "n", summary: "of adapters, default twice the rank" },
+    steps: { type: "integer", value: "n", min: 1, default: 200, summary: "in all, those of a stopped run included" },
+    batch: { type: "integer", value: "n", min: 1, default: 8, summary: "rows in a step" },
+    length: { type: "integer", value: "n", min: 2, default: 128, summary: "tokens in a row" },
+    accumulate: { type: "integer", value: "n", min: 1, default: 1, summary: "batches that one step averages" },
+    rate: { type: "number", value: "n", min: 0, summary: "highest learning rate; default the method's" },
+    optimizer: {
+      type: "string",
+      value: "name",
+      choices: ["adamw", "muon"],
+      default: "adamw",
+      summary: "what moves weights",
+    },
+    evaluate: { type: "integer", value: "n", min: 1, default: 50, summary: "steps between looks at held-out text" },
+    checkpoint: { type: "integer", value: "n", min: 1, default: 50, summary: "steps between checkpoints" },
+    dtype: {
+      type: "string",
+      value: "type",
+      choices: ["f32", "f16", "bf16"],
+      default: "f16",
+      summary: "of what is not packed",
+    },
+    out: { type: "string", value: "folder", short: "o", summary: "default the model's name and the method" },
+    format: { type: "string", value: "list", default: "safetensors", summary: `of ${outputFormats.join(",")}` },
+    force: { type: "flag", summary: "replace the folder, and checkpoints of another run" },
+    seed: { type: "integer", value: "n", min: 0, default: 0, summary: "of all that is random" },
+    threads: { type: "integer", value: "count", min: 1, max: 1024, summary: "threads; default one per physical core" },
+  },
+  graceful: true,
+  example: "pare train HuggingFaceTB/SmolLM2-135M --data chats.jsonl --method lora --steps 500 --out my-chat",
+  async run({ args, options, signal }) {
+    const { method: name, bits, rank, alpha, seed, steps, batch, length, text, data } = options;
+    const block = options.block === undefined ? undefined : blockOf(options.block);
+    const method = trainingMethod({ method: name, bits, block, rank, alpha, seed });
+    const formats = parseFormats(options.format);
+    if (options.new !== undefined && args.model !== undefined)
+      throw new UsageError("give a model to train further, or --new for one from nothing, not both");
+    if (options.new !== undefined && data !== undefined)
+      throw new UsageError("a new model learns from plain text first; give --text");
+    const note = (line: string): void => void process.stderr.write(`${line}\n`);
+    const beginning =
+      options.new === undefined
+        ? await existing(args.model)
+        : await newModel(options.new, { text: await corpus(text), vocab: options.vocab, seed });
+    const lessons = await readLessons(beginning.tokenizer, { text, data, batch, length, seed });
+    const rate = options.rate ?? (options.new === undefined ? method.rate : options.optimizer === "muon" ? 0.02 : 2e-3);
+    const from = options.new ?? basename(resolve(args.model ?? "storybook")).replace(/\.(gguf|bin)$/i, "");
+    const out = resolve(options.out ?? `${from.replace(/\.json$/, "")}-${name}`);
+    note(`${method.name}: ${steps} steps on ${lessons.name}, ${lessons.size}`);
+    const result = await trainModel({
+      beginning,
+      method,
+      lessons,
+      steps,
+      rate,
+      optimizer: options.optimizer,
+      accumulate: options.accumulate,
+      evaluateEvery: options.evaluate,
+      checkpointEvery: options.checkpoint,
+      dtype: options.dtype,
+      out,
+      formats,
+      identity: {
+        from: beginning.source ?? options.new,
+        lessons: [lessons.name, lessons.size, batch, length],
+        ...{ optimizer: options.optimizer, accumulate: options.accumulate, seed },
+      },
+      force: options.force,
+      seed,
+      threads: options.threads,
+      signal,
+      note,
+    });
+    if (!result) return { text: "", json: { out, stopped: true } };
+    const { weights, ...figures } = result;
+    const bytes = bytesOf(weights);
+    const held = figures.heldOut;
+    const lines = [
+      held
+        ? `held-out loss ${held.before.toFixed(4)} -> ${held.after.toFixed(4)} nats a token (as saved)`
+        : `loss ${figures.loss.toFixed(4)} nats a token`,
+      `${megabytes(bytes)} of weights: ${out}`,
+      `${out}/training/curves.html shows the course of it`,
+    ];
+    return { text: lines.join("\n"), json: { out, method: method.name, bytes, ...figures } };
+  },
+});
+
+/** The text that a new vocabulary is learned from. */
+async function corpus(path: string | undefined): Promise<string> {
+  const file = path ?? join(embeddedModel, "training-sample.txt");
+  return await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    throw new UsageError(`${file} cannot be read (${error.code ?? error.message})`);
+  });
+}

@@ -1,0 +1,238 @@
+import { existsSync, readFileSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { writeFileAtomic } from "../../formats/node.ts";
+import type { TrainingMethod } from "../../methods/index.ts";
+import { type DecoderConfig, decoderConfig, decoderLogits, type Weights } from "../../models/index.ts";
+import { crossEntropy, Dense, optim } from "../../nn/index.ts";
+import { compile, type DeviceOptions } from "../../runtime/index.ts";
+import { type HostTensor, isFloat, isHostTensor } from "../../tensor/index.ts";
+import { IGNORED, type LogEntry, Progress, type TokenBatch, train } from "../../train/index.ts";
+import { checkpointFolder, curvePage, openRunLog } from "../../train/node.ts";
+import { type OutputFormat, writeFormats } from "../compress/formats.ts";
+import { stage } from "../compress/staging.ts";
+import { UsageError } from "../errors.ts";
+import { type Lessons, learnedTokens } from "./lessons.ts";
+import type { Beginning } from "./start.ts";
+
+export interface TrainJob {
+  readonly beginning: Beginning;
+  readonly method: TrainingMethod;
+  readonly lessons: Lessons;
+  readonly steps: number;
+  readonly rate: number;
+  readonly optimizer: "adamw" | "muon";
+  readonly accumulate: number;
+  readonly evaluateEvery: number;
+  readonly checkpointEvery: number;
+  /** Type of the dense weights that are written. */
+  readonly dtype: "f32" | "f16" | "bf16";
+  readonly out: string;
+  readonly formats: readonly OutputFormat[];
+  /** What else identifies the run: a checkpoint is only gone on with under the same. */
+  readonly identity: Readonly<Record<string, unknown>>;
+  readonly force: boolean;
+  readonly seed: number;
+  readonly threads: number | undefined;
+  readonly signal: AbortSignal;
+  readonly note: (line: string) => void;
+}
+
+export interface TrainOutcome {
+  readonly steps: number;
+  readonly loss: number;
+  /** Loss on held-out batches before and after, in nats a token; null where nothing was held out. */
+  readonly heldOut: { readonly before: number; readonly after: number } | null;
+  readonly weights: Weights;
+}
+
+/** Steps between two lines of progress. */
+const TOLD_EVERY = 10;
+const SHARE_OF_WARM_UP = 0.05;
+
+/**
+ * Trains a model into a folder: the model, and in `training/` the log and the curves. Stopped half-way it leaves its
+ * checkpoints beside the folder, with which the same command goes on; the folder itself appears when it is whole.
+ * @returns null when the signal stopped it
+ * @throws UsageError where the checkpoints there are of another run; DivergedError
+ */
+export async function trainModel(job: TrainJob): Promise<TrainOutcome | null> {
+  const { beginning, method, lessons, steps, seed, signal, note } = job;
+  const device: DeviceOptions = job.threads === undefined ? {} : { threads: job.threads };
+  const staging = await stage(job.out, job);
+  try {
+    await claim(staging.state, job);
+    const start = await method.start({ config: decoderConfig(beginning.json), weights: beginning.weights });
+    const { config } = start;
+    const store = checkpointFolder(join(staging.state, "checkpoints"));
+    const log = await openRunLog(join(staging.state, "log.jsonl"), await store.newest());
+    await using held = await HeldOut.of(lessons.heldOut, config, start.weights, device);
+    const before = await held.loss(beginning.weights, decoderConfig(beginning.json));
+    if (before !== null) note(`held-out loss before: ${before.toFixed(4)} nats a token`);
+
+    const first = lessons.data.state();
+    const count = learnedTokens(lessons.data.next()) * job.accumulate;
+    lessons.data.restore(first);
+    const progress = new Progress({ steps, perStep: { count, unit: "tokens" } });
+    const result = await train({
+      ...device,
+      params: start.weights,
+      data: lessons.data,
+      steps,
+      seed,
+      accumulate: job.accumulate,
+      loss: (weights, { ids, targets }) =>
+        crossEntropy(decoderLogits(config, weights as Weights, ids), targets, { ignore: IGNORED }),
+      optimizer: wrapped(job),
+      schedule: optim.warmUp(Math.ceil(SHARE_OF_WARM_UP * steps), optim.cosine(job.rate, steps, 0.05 * job.rate)),
+      ...(method.trainable && { trainable: method.trainable }),
+      ...(lessons.heldOut.length > 0 && {
+        evaluate: {
+          every: job.evaluateEvery,
+          run: async (weights: Weights) => ({ heldOutLoss: (await held.loss(weights))! }),
+        },
+      }),
+      checkpoint: { every: job.checkpointEvery, store },
+      signal,
+      onLog(entry) {
+        log.write(entry);
+        if (entry.kind === "evaluate" || entry.step % TOLD_EVERY === 0 || entry.step === steps)
+          note(progress.line(entry));
+      },
+    });
+    if (result.stopped === "aborted") {
+      await staging.discard();
+      note(`stopped after step ${result.step}; the same command goes on from ${staging.state}`);
+      return null;
+    }
+    const finished = await method.finish({ config, weights: result.params });
+    const weights = inType(finished.weights, job.dtype);
+    const json = { ...beginning.json, tie_word_embeddings: finished.config.tied };
+    const name = job.out.split(/[/\\]/).at(-1)!;
+    await writeFormats(staging.folder, { name, json, weights, tokenizer: beginning.tokenizer }, job.formats);
+    await writeCurves(join(staging.folder, "training"), `${name}: ${method.name}`, log.entries);
+    const after = await held.loss(finished.weights, finished.config);
+    await staging.finish();
+    return {
+      steps: result.step,
+      loss: lastLoss(log.entries),
+      heldOut: before === null ? null : { before, after: after! },
+      weights,
+    };
+  } catch (error) {
+    await staging.discard();
+    throw error;
+  }
+}
+
+function wrapped({ method, optimizer, steps }: TrainJob): optim.Optimizer {
+  const inner =
+    optimizer === "muon"
+      ? optim.muon({ weightDecay: 0.1, otherRate: 0.15, others: { beta1: 0.9, beta2: 0.95, weightDecay: 0 } })
+      : optim.adamw({ beta2: 0.95, weightDecay: 0.1 });
+  return method.optimizer?.(inner, steps) ?? inner;
+}
+
+/** Makes sure that what lies in the state folder is of this run. @throws UsageError */
+async function claim(state: string, { method, steps, rate, identity, force, note }: TrainJob): Promise<void> {
+  const path = join(state, "run.json");
+  const wanted = JSON.stringify({ method: method.name, steps, rate, ...identity });
+  if (existsSync(path)) {
+    if (readFileSync(path, "utf8") === wanted) return note("going on from the last checkpoint");
+    if (!force)
+      throw new UsageError(
+        `${state} holds checkpoints of a run with other options; give the same ones to go on, --force to begin anew, or another --out`,
+      );
+    await rm(state, { recursive: true });
+  }
+  await mkdir(state, { recursive: true });
+  await writeFileAtomic(path, (sink) => sink.write(new TextEncoder().encode(wanted)));
+}
+
+interface LossProgram {
+  (weights: Weights, batch: TokenBatch): Promise<HostTensor>;
+  dispose(): Promise<void>;
+}
+
+/** The loss on held-out batches, which stay the same for a run. */
+class HeldOut implements AsyncDisposable {
+  readonly #batches: readonly TokenBatch[];
+  readonly #device: DeviceOptions;
+  readonly #program: LossProgram | null;
+
+  private constructor(batches: readonly TokenBatch[], device: DeviceOptions, program: LossProgram | null) {
+    this.#batches = batches;
+    this.#device = device;
+    this.#program = program;
+  }
+
+  static async of(
+    batches: readonly TokenBatch[],
+    config: DecoderConfig,
+    weights: Weights,
+    device: DeviceOptions,
+  ): Promise<HeldOut> {
+    const program = batches.length > 0 ? await compiledLoss(config, weights, batches[0]!, device) : null;
+    return new HeldOut(batches, device, program);
+  }
+
+  /**
+   * Mean over the batches, in nats a token.
+   * @param config of weights that are represented otherwise than those in training
+   */
+  async loss(weights: Weights, config?: DecoderConfig): Promise<number | null> {
+    const [first] = this.#batches;
+    if (!first || !this.#program) return null;
+    const program = config ? await compiledLoss(config, weights, first, this.#device) : this.#program;
+    let [total, tokens] = [0, 0];
+    for (const batch of this.#batches) {
+      const count = learnedTokens(batch);
+      total += (await program(weights, batch)).item() * count;
+      tokens += count;
+    }
+    if (config) await program.dispose();
+    return total / tokens;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#program?.dispose();
+  }
+}
+
+function compiledLoss(
+  config: DecoderConfig,
+  weights: Weights,
+  batch: TokenBatch,
+  device: DeviceOptions,
+): Promise<LossProgram> {
+  const loss = (bag: unknown, { ids, targets }: TokenBatch<never>) =>
+    crossEntropy(decoderLogits(config, bag as Weights, ids), targets, { ignore: IGNORED });
+  return compile(loss as never, [weights, batch], device) as never;
+}
+
+/** Dense matrices and vectors in another type; packed ones stay as they are. */
+function inType(weights: Weights, dtype: TrainJob["dtype"]): Weights {
+  const cast = (t: HostTensor): HostTensor => (isFloat(t.dtype) ? t.cast(dtype) : t);
+  return Object.fromEntries(
+    Object.entries(weights).map(([name, value]) => {
+      if (value instanceof Dense && isHostTensor(value.values)) return [name, new Dense(cast(value.values))];
+      return [name, isHostTensor(value) ? cast(value) : value];
+    }),
+  );
+}
+
+async function writeCurves(folder: string, title: string, entries: readonly LogEntry[]): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const files = {
+    "log.jsonl": entries.map((entry) => `${JSON.stringify(entry)}\n`).join(""),
+    "curves.html": curvePage(title, entries),
+  };
+  for (const [file, text] of Object.entries(files))
+    await writeFileAtomic(join(folder, file), (sink) => sink.write(new TextEncoder().encode(text)));
+}
+
+/** Mean training loss over the last steps. */
+function lastLoss(entries: readonly LogEntry[]): number {
+  const losses = entries.flatMap(({ kind, values }) => (kind === "train" ? [values["loss"]!] : [])).slice(-TOLD_EVERY);
+  return losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+}

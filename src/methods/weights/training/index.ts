@@ -1,0 +1,6 @@
+/** Ways to train a decoder: all of it, adapters, weights of few bits. */
+export * from "./adapters.ts";
+export * from "./full.ts";
+export * from "./method.ts";
+export * from "./parq.ts";
+export * from "./quantized.ts";
