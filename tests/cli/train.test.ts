@@ -54,6 +54,8 @@ describe("pare train", { timeout: 180_000 }, () => {
       [["qlora", "--rank", "2"], "sum"],
       [["qat", "--bits", "4"], "blocks"],
       [["parq", "--bits", "1.58"], "blocks"],
+      [["paretoq", "--bits", "2"], "blocks"],
+      [["quest", "--bits", "4"], "transformed"],
     ] as const) {
       const out = inFolder(method[0]);
       const result = await train(base, ...further, "--method", ...method, "--out", out);
@@ -101,11 +103,11 @@ describe("pare train", { timeout: 180_000 }, () => {
 });
 
 describe("trainingMethod", () => {
-  const asked = { bits: undefined, block: undefined, rank: undefined, alpha: undefined, seed: 0 };
+  const asked = { bits: undefined, inputBits: undefined, block: undefined, rank: undefined, alpha: undefined, seed: 0 };
 
   it("refuses options that mean nothing to it, and bits that it does not know", () => {
     expect(() => trainingMethod({ ...asked, method: "lora", bits: 4 })).toThrow(
-      "--bits means nothing to lora, but to qlora, qat, parq",
+      "--bits means nothing to lora, but to qlora, qat, parq, paretoq, quest",
     );
     expect(() => trainingMethod({ ...asked, method: "qat", bits: 5 })).toThrow(
       "qat trains weights of 2, 3, 4, 8 bits, not 5",

@@ -34,9 +34,14 @@ export const trainCommand = command({
       value: "name",
       choices: trainingMethods,
       default: "full",
-      summary: "all weights, adapters (lora, qlora), or weights of few bits (qat, parq)",
+      summary: "all weights, adapters (lora, qlora), or weights of few bits (qat, parq, paretoq, quest)",
     },
     bits: { type: "number", value: "n", summary: "of weights of few bits; 1.58 is ternary" },
+    inputBits: {
+      type: "number",
+      value: "n",
+      summary: "of the matrices' inputs, 16 leaves them: quest, default --bits",
+    },
     block: { type: "string", value: "n", summary: "neighbours that share a scale, or channel: qat, qlora" },
     rank: { type: "integer", value: "n", min: 1, summary: "of adapters, default 8" },
     alpha: { type: "number", value: "n", summary: "of adapters, default twice the rank" },
@@ -70,9 +75,9 @@ export const trainCommand = command({
   graceful: true,
   example: "pare train HuggingFaceTB/SmolLM2-135M --data chats.jsonl --method lora --steps 500 --out my-chat",
   async run({ args, options, signal }) {
-    const { method: name, bits, rank, alpha, seed, steps, batch, length, text, data } = options;
+    const { method: name, bits, inputBits, rank, alpha, seed, steps, batch, length, text, data } = options;
     const block = options.block === undefined ? undefined : blockOf(options.block);
-    const method = trainingMethod({ method: name, bits, block, rank, alpha, seed });
+    const method = trainingMethod({ method: name, bits, inputBits, block, rank, alpha, seed });
     const formats = parseFormats(options.format);
     if (options.new !== undefined && args.model !== undefined)
       throw new UsageError("give a model to train further, or --new for one from nothing, not both");

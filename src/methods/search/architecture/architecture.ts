@@ -123,11 +123,14 @@ function neighbours(space: SearchSpace, x: Architecture): Architecture[] {
     if (layers < x.layers) found.push({ ...x, layers, attention: attention.slice(0, layers) });
     else
       for (const kind of space.attention)
-        found.push({ ...x, layers, attention: [...attention, ...new Array<AttentionKind>(layers - x.layers).fill(kind)] });
+        found.push({
+          ...x,
+          layers,
+          attention: [...attention, ...new Array<AttentionKind>(layers - x.layers).fill(kind)],
+        });
   }
   attention.forEach((own, i) => {
-    for (const kind of space.attention)
-      if (kind !== own) found.push({ ...x, attention: attention.with(i, kind) });
+    for (const kind of space.attention) if (kind !== own) found.push({ ...x, attention: attention.with(i, kind) });
     for (let j = 0; j < i; j++)
       if (attention[j] !== own) found.push({ ...x, attention: attention.with(i, attention[j]!).with(j, own) });
   });
@@ -160,7 +163,9 @@ export function spreadArchitectures(space: SearchSpace, count: number, rng: Rng)
     });
     const best = measured.reduce((a, b) => (b.gap > a.gap ? b : a));
     if (best.gap === 0)
-      throw new ArgumentError(`the search space has fewer than ${count} architectures; ask for fewer, or give more levels`);
+      throw new ArgumentError(
+        `the search space has fewer than ${count} architectures; ask for fewer, or give more levels`,
+      );
     found.push(best.x);
     points.push(best.point);
   }
@@ -200,7 +205,11 @@ export function architecturePoint(space: SearchSpace): (x: Architecture) => Mixe
 }
 
 /** The configuration of an architecture made from a backbone. */
-export function architectureConfig(backbone: DecoderConfig, { layers, dim, ffn, attention }: Architecture, window: number): DecoderConfig {
+export function architectureConfig(
+  backbone: DecoderConfig,
+  { layers, dim, ffn, attention }: Architecture,
+  window: number,
+): DecoderConfig {
   return { ...backbone, layers, dim, ffn, window: windowsOf(attention, window) };
 }
 
@@ -220,7 +229,6 @@ export function promptFlops(config: DecoderConfig, tokens: number): number {
   let [matrices, scores] = [0, 0];
   for (const [name, shape] of decoderShapes(config))
     if (name.includes("_proj.weight")) matrices += shape[0]! * shape[1]!;
-  for (const own of window)
-    for (let t = 1; own !== 0 && t <= tokens; t++) scores += Math.min(t, own ?? t);
+  for (const own of window) for (let t = 1; own !== 0 && t <= tokens; t++) scores += Math.min(t, own ?? t);
   return 2 * (matrices * tokens + 2 * scores * heads * headDim + vocab * dim);
 }

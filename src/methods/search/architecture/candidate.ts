@@ -2,7 +2,12 @@ import { type DecoderConfig, decoderLogits, type Weights } from "../../../models
 import { crossEntropy, optim } from "../../../nn/index.ts";
 import type { DeviceOptions } from "../../../runtime/index.ts";
 import { TokenBatches, train } from "../../../train/index.ts";
-import { keepMostImportant, type PrunedDecoder, pruneDecoder, type StructuredImportance } from "../../weights/structured/index.ts";
+import {
+  keepMostImportant,
+  type PrunedDecoder,
+  pruneDecoder,
+  type StructuredImportance,
+} from "../../weights/structured/index.ts";
 import { type Architecture, windowsOf } from "./architecture.ts";
 
 interface Model {
@@ -61,4 +66,3 @@ export async function continuePreTraining(
   signal?.throwIfAborted();
   return params as Readonly<Record<string, PrunedDecoder["weights"][string]>>;
 }
-

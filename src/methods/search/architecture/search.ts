@@ -69,7 +69,18 @@ export function trialHypervolume(trials: readonly Trial[], { loss, ttftMs }: Sea
  * @throws ArgumentError for options that cannot be meant, and trials done that are not of the space
  */
 export async function* searchArchitectures(options: SearchOptions): AsyncGenerator<Trial, void, undefined> {
-  const { space, latency, evaluate, trials: total, initial = 8, batch = 4, reference, seed, done = [], signal } = options;
+  const {
+    space,
+    latency,
+    evaluate,
+    trials: total,
+    initial = 8,
+    batch = 4,
+    reference,
+    seed,
+    done = [],
+    signal,
+  } = options;
   if (!Number.isInteger(initial) || initial < 2 || initial > total)
     throw new ArgumentError(`a search of ${total} trials starts with 2 to ${total} of them, not ${initial}`);
   for (const { architecture } of done) checkArchitecture(architecture, space);

@@ -87,7 +87,12 @@ export async function interleavedTimings(
   if (left.length > 0) warn(`${left.length} of ${tasks.length} latencies stay too noisy and are left out`);
   return runs.map((own, i) => {
     if (own.length < repeats || noisy(i)) return null;
-    const values = own[0]!.map((_, number) => statisticOf(own.map((run) => run[number]!), options));
+    const values = own[0]!.map((_, number) =>
+      statisticOf(
+        own.map((run) => run[number]!),
+        options,
+      ),
+    );
     return { values, noise: noiseOf(own, options), runs: own.length };
   });
 }
