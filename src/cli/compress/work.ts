@@ -3,7 +3,6 @@ import {
   type Budget,
   budgetSelection,
   type DecoderSource,
-  fingerprint,
   type MatrixMethod,
   type MeasuredChoice,
   methodOf,
@@ -12,6 +11,7 @@ import {
   prepared,
   procedureOf,
   type Recipe,
+  runFingerprint,
   sensitivity,
   storedSource,
   type Target,
@@ -148,7 +148,7 @@ export async function workOn(
   if (!preparation) return { source, plan: planOf(model.config, recipe, tableMethod(wish)), sensitivity: [] };
   const plan = planOf(preparedConfig(model.config, recipe), recipe, tableMethod(wish));
   if (preparation.kind === "rotation") note("turning the model's hidden states");
-  const key = windows && (await fingerprint([model.config, procedureOf(recipe).layers.name], windows));
+  const key = windows && (await runFingerprint([model.config, procedureOf(recipe).layers.name], windows));
   const ready = await prepared(source, preparation, windows!, {
     seed,
     signal,
@@ -175,7 +175,7 @@ async function sharedOut(
   const quick = steps.map((to) => methodOf({ ...recipe, to, method: "nearest" }));
   const careful = steps.map((to) => methodOf({ ...recipe, to }));
   note(`measuring what each matrix costs at ${steps.join(", ")}`);
-  const key = await fingerprint([model.config, quick.map(({ name }) => name), embedding === null, seed], windows);
+  const key = await runFingerprint([model.config, quick.map(({ name }) => name), embedding === null, seed], windows);
   const costs = await keptResult(join(state, "costs.json"), key, async () => {
     const items = await sensitivity(model, windows, quick, {
       include: (matrix) => embedding !== null || !tables.includes(matrix),

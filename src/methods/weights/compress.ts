@@ -4,7 +4,7 @@ import type { DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor, isHostTensor, Rng } from "../../tensor/index.ts";
 import { StateError } from "./errors.ts";
 import { HiddenStates } from "./hidden.ts";
-import { fingerprint } from "./identity.ts";
+import { runFingerprint } from "./identity.ts";
 import type { MatrixMethod } from "./method.ts";
 import type { Plan } from "./plan.ts";
 import { denseValues, type MatrixReport, weightErrors } from "./report.ts";
@@ -272,7 +272,7 @@ class Run {
   /** What tells this run from others: configuration, plan, windows and seed. Weights are taken to be the model's. */
   async #identity(): Promise<string> {
     const plan = [...this.#shapes.keys()].map((name) => this.#methodOf(name)?.name ?? null);
-    return await fingerprint([this.#source.config, plan, this.#options.seed ?? 0], this.#windows);
+    return await runFingerprint([this.#source.config, plan, this.#options.seed ?? 0], this.#windows);
   }
 }
 

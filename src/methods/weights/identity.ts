@@ -1,7 +1,7 @@
 import type { HostTensor } from "../../tensor/index.ts";
 
 /** What tells a run from others: anything that JSON writes, and the calibration windows; as hexadecimal digits. */
-export async function fingerprint(what: unknown, windows: HostTensor): Promise<string> {
+export async function runFingerprint(what: unknown, windows: HostTensor): Promise<string> {
   const head = new TextEncoder().encode(JSON.stringify([what, windows.shape]));
   const bytes = new Uint8Array(head.length + windows.bytes);
   bytes.set(head);
