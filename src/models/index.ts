@@ -8,6 +8,13 @@ export { ggufStored, ggufWeights } from "./gguf/blocks.ts";
 export * from "./gguf/read.ts";
 export * from "./gguf/write.ts";
 export * from "./load.ts";
-export { describedWeights, descriptionIn, outlinesOf, type StoredWeight, type StoredWeights } from "./load-stored.ts";
+export {
+  asStored,
+  describedWeights,
+  descriptionIn,
+  outlinesOf,
+  type StoredWeight,
+  type StoredWeights,
+} from "./load-stored.ts";
 export * from "./onnx-export.ts";
 export { checkPacked } from "./pack-scheme.ts";

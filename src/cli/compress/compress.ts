@@ -75,7 +75,7 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
     const { stored, reports } = parts;
     const { config } = work.source;
     const json = config.tied === model.config.tied ? model.json : { ...model.json, tie_word_embeddings: config.tied };
-    const written = { name: basename(job.out), json, stored, tokenizer };
+    const written = { name: basename(job.out), json, weights: stored, tokenizer };
     note(`writing ${job.formats.join(", ")}`);
     await writeFormats(staging.folder, written, job.formats);
     let report: Report | null = null;

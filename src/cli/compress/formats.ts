@@ -3,6 +3,7 @@ import { ggufTokenizerMetadata, ggufTypes, type Tokenizer } from "../../formats/
 import type { JsonObject } from "../../formats/json.ts";
 import { saveGguf } from "../../formats/node.ts";
 import {
+  asStored,
   checkPacked,
   decoderConfig,
   decoderToGguf,
@@ -40,7 +41,8 @@ export function parseFormats(list: string): OutputFormat[] {
 export interface Compressed {
   readonly name: string;
   readonly json: JsonObject;
-  readonly stored: StoredWeights;
+  /** In memory, or stored and read one by one. */
+  readonly weights: Weights | StoredWeights;
   readonly tokenizer: Tokenizer | null;
 }
 
@@ -64,19 +66,14 @@ export function unfitFor(
  * model into memory, once; of the others one matrix is there at a time.
  * @throws ModelError, ArgumentError for a representation that a format has no place for; FileError
  */
-export async function writeFormats(
-  folder: string,
-  { name, json, stored, tokenizer }: Compressed,
-  formats: readonly OutputFormat[],
-): Promise<void> {
-  const model = { json, weights: stored, tokenizer };
+export async function writeFormats(folder: string, model: Compressed, formats: readonly OutputFormat[]): Promise<void> {
   for (const format of formats) {
     if (format === "safetensors") await saveModel(folder, model);
     else if (format === "compressed-tensors") await saveCompressedTensors(folder, model);
     else if (format === "onnx") {
-      const weights = await weightsInMemory(stored, "stored");
+      const weights = await weightsInMemory(asStored(model.weights), "stored");
       await exportOnnx(folder, { ...model, weights }, { dtype: onnxDtype(weights) });
-    } else await writeGguf(join(folder, `${name}.gguf`), { name, json, stored, tokenizer });
+    } else await writeGguf(join(folder, `${model.name}.gguf`), model);
   }
 }
 
@@ -93,8 +90,8 @@ function blocksIn(weight: unknown): BlockWeight[] {
   return weight instanceof Weight ? Object.values(weight[children]()).flatMap(blocksIn) : [];
 }
 
-async function writeGguf(path: string, { json, stored, tokenizer }: Compressed): Promise<void> {
-  const { metadata, tensors } = decoderToGguf(json, await ggufStored(stored), ggufTypes("F32"));
+async function writeGguf(path: string, { json, weights, tokenizer }: Compressed): Promise<void> {
+  const { metadata, tensors } = decoderToGguf(json, await ggufStored(asStored(weights)), ggufTypes("F32"));
   const vocabulary = tokenizer ? ggufTokenizerMetadata(plain(tokenizer), decoderConfig(json).vocab) : new Map();
   await saveGguf(path, new Map([...metadata, ...vocabulary]), tensors);
 }

@@ -2,7 +2,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../formats/node.ts";
 import type { MatrixReport } from "../../methods/index.ts";
-import { type DecoderConfig, requireTokenizer, weightsInMemory } from "../../models/index.ts";
+import { asStored, type DecoderConfig, requireTokenizer, weightsInMemory } from "../../models/index.ts";
 import { openModel, saveModel } from "../../models/node.ts";
 import { cacheEffect, type Report, type Sensitivity, type Subject } from "../../report/index.ts";
 import { reportPage } from "../../report/node.ts";
@@ -53,14 +53,14 @@ export async function reportOf(
   const compressed: Subject = {
     name: budget ? "mixed" : [recipe.to, recipe.method].filter(Boolean).join(", "),
     config: made.config,
-    weights: await weightsInMemory(made.stored, "stored"),
+    weights: await weightsInMemory(asStored(made.weights), "stored"),
     tokenizer,
     layerErrors: layerErrorsOf(made.reports),
   };
   const measuring = { text, limit: MEASURED, prompt, signal, threads };
   // ONNX alone cannot be opened again to measure its speed.
   const opens = formats.some((format) => format !== "onnx");
-  if (!opens) await saveModel(scratch, { ...made, weights: made.stored });
+  if (!opens) await saveModel(scratch, made);
   const variants = [
     await measureVariant(original, source, null, measuring),
     await measureVariant(compressed, opens ? written : scratch, original, measuring),
