@@ -1,6 +1,6 @@
 import { awqScales, clipped, foldScales, memorySource, nearest } from "../methods/index.ts";
 import { outlierNote, withOutliers } from "./outliers.ts";
-import { PostTraining } from "./post-training.ts";
+import { blockNotes, PostTraining } from "./post-training.ts";
 import type { Check, System } from "./system.ts";
 
 /** AWQ against rounding to nearest on the same grids, as the model is and with outlier channels. */
@@ -15,6 +15,7 @@ export const awq: System = {
     url: "https://arxiv.org/abs/2306.00978",
   },
   file: "src/methods/weights/awq.ts",
+  command: "npx pare compress <model> --to 4bit --method awq --calibrate <text> --out <folder>",
   claim: "protecting the weights of salient channels by scaling loses less perplexity than rounding to nearest",
   bar: "lower held-out perplexity than nearest at 4 and 3 bits in blocks of 128, and at 3 bits with outlier channels",
   async experiment(setting) {
@@ -45,7 +46,7 @@ export const awq: System = {
       checks,
       metrics: { original, ...named("ours"), ...alone },
       baseline: named("baseline"),
-      notes: [outlierNote, ...work.notes],
+      notes: [outlierNote, ...blockNotes(work.model)],
     };
   },
 };

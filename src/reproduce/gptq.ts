@@ -1,6 +1,7 @@
 import { packedDecodeSpeeds, size100m } from "../evaluate/index.ts";
 import { nearest, gptq as rounding } from "../methods/index.ts";
 import { lowerPerplexity } from "./lower-perplexity.ts";
+import { blockNotes } from "./post-training.ts";
 import type { System } from "./system.ts";
 
 /** GPTQ against rounding to nearest on the same grids, from 4 bits down to 2. */
@@ -25,7 +26,8 @@ export const gptq: System = {
         return { what: format, ours: rounding({ ...grid, activationOrder: true }), baseline: nearest(grid) };
       }),
     );
-    if (!setting.full) return finding;
+    const notes = blockNotes(await setting.bench.languageModel());
+    if (!setting.full) return { ...finding, notes };
     const { f32, int4 } = await packedDecodeSpeeds(size100m, setting);
     setting.log(`100 million weights: ${int4.toFixed(1)} tokens/s at 4 bits, ${f32.toFixed(1)} in f32`);
     const what = "tokens/s of 100 million weights, int4 against f32";
@@ -33,7 +35,7 @@ export const gptq: System = {
       checks: [...finding.checks, { what, ours: int4, baseline: f32, holds: int4 > f32 }],
       metrics: { ...finding.metrics, [what]: int4 },
       baseline: { ...finding.baseline, [what]: f32 },
-      notes: [...(finding.notes ?? []), "speeds are of random weights, greedily decoded behind 32 tokens"],
+      notes: [...notes, "speeds are of random weights, greedily decoded behind 32 tokens"],
     };
   },
 };

@@ -23,5 +23,5 @@ export async function lowerPerplexity(
     checks.push({ what: `perplexity at ${contest.what}`, ours, baseline, holds: ours < baseline });
   }
   const named = (which: "ours" | "baseline") => Object.fromEntries(checks.map((c) => [c.what, c[which]]));
-  return { checks, metrics: { original, ...named("ours") }, baseline: named("baseline"), notes: work.notes };
+  return { checks, metrics: { original, ...named("ours") }, baseline: named("baseline") };
 }

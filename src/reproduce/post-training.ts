@@ -22,6 +22,14 @@ export function blockFor({ dim, ffn, heads, headDim }: DecoderConfig): number | 
   return "channel";
 }
 
+/** Says so where blocks are not as the papers have them. */
+export function blockNotes({ name, config }: LanguageModel): string[] {
+  const block = blockFor(config);
+  return block === BLOCK
+    ? []
+    : [`${BLOCK} does not divide the widths of ${name}: ${blockWords(block)} share a scale instead`];
+}
+
 const blockWords = (block: number | "channel"): string => (block === "channel" ? "whole rows" : `blocks of ${block}`);
 
 /** What is compressed, where it is not the plain model with one method throughout. */
@@ -38,17 +46,11 @@ export class PostTraining {
 
   /** Neighbours that share a scale: 128, as the papers have it, where that divides the widths of all matrices. */
   readonly block: number | "channel";
-  /** What a reader should know of the model. */
-  readonly notes: readonly string[];
 
   private constructor(setting: Setting, model: LanguageModel) {
     this.#setting = setting;
     this.model = model;
     this.block = blockFor(model.config);
-    this.notes =
-      this.block === BLOCK
-        ? []
-        : [`${BLOCK} does not divide the widths of ${model.name}: ${blockWords(this.block)} share a scale instead`];
   }
 
   static async on(setting: Setting): Promise<PostTraining> {

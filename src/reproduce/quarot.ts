@@ -17,6 +17,7 @@ export const quarot: System = {
     url: "https://arxiv.org/abs/2404.00456",
   },
   file: "src/methods/weights/rotation.ts",
+  command: "npx pare compress <model> --to 4bit --method quarot --activations 4bit --calibrate <text> --out <folder>",
   claim: "rotation leaves the model's function as it is, and makes 4-bit weights with 4-bit activations usable",
   bar: "perplexity unchanged to 0.01 % by rotation alone; lower than plain rounding at 4-bit weights and activations",
   async experiment(setting) {

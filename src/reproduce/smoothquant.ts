@@ -15,6 +15,7 @@ export const smoothquant: System = {
     url: "https://arxiv.org/abs/2211.10438",
   },
   file: "src/methods/weights/smoothquant.ts",
+  command: "npx pare compress <model> --to 8bit --method smoothquant --calibrate <text> --out <folder>",
   claim: "with activation outliers smoothed, 8-bit weights and activations lose next to nothing",
   bar: "lower held-out perplexity than plain rounding: one step a tensor as the model is; with outlier channels, one step a tensor, one a token, and the runtime's own 8-bit product",
   async experiment(setting) {

@@ -1,5 +1,6 @@
 import type { BlockFormat } from "../../nn/index.ts";
 import { ArgumentError } from "../../tensor/index.ts";
+import { clipped } from "./clipped.ts";
 import { gptq } from "./gptq.ts";
 import { half } from "./half.ts";
 import { magnitude } from "./magnitude.ts";
@@ -171,7 +172,7 @@ export function methodOf(recipe: Recipe): MatrixMethod {
 function roundingOf(method: MethodName, calibrated: boolean, grid: BlockOptions): MatrixMethod {
   if (method === "gptq" || (method === "quarot" && calibrated)) return gptq(grid);
   // AWQ has chosen its scales for this very grid.
-  if (method === "awq") return nearest(grid);
+  if (method === "awq") return clipped(grid);
   // Looking for the best scale repays rounding to nearest; GPTQ fits its scales on the way.
   return nearest({ ...grid, search: true });
 }

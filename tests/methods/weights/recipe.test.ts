@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it, test } from "vitest";
 import {
   awqScales,
+  clipped,
   compressDecoder,
   foldScales,
   memorySource,
@@ -37,11 +38,11 @@ describe("a recipe", () => {
   it("is what its method's paper does, one step after the other: AWQ", async () => {
     const grid = { format: "int3", block: 16, symmetric: false, scales: "f16" } as const;
     const scaled = foldScales(source, await awqScales(source, windows, grid, device));
-    const plan = planFor(model.config, { layers: nearest(grid) });
+    const plan = planFor(model.config, { layers: clipped(grid) });
     const { weights } = await compressDecoder(scaled, plan, windows, device);
     const found = await made({ to: "3bit", method: "awq", block: 16 });
     expect({ tensors: found.tensors, description: found.description }).toEqual(storeWeights(weights));
-    expect(found.reports[0]!.method).toBe("awq, nearest int3 in blocks of 16, asymmetric, f16");
+    expect(found.reports[0]!.method).toBe("awq, clipped int3 in blocks of 16, asymmetric, f16");
   });
 
   it("rounds whole rows, and the inputs token by token: SmoothQuant", async () => {
