@@ -9,7 +9,6 @@ import {
   foldScales,
   memorySource,
   methodOf,
-  nearest,
   planFor,
   prepared,
   procedureOf,
