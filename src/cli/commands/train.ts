@@ -5,6 +5,8 @@ import { bytesOf } from "../../report/index.ts";
 import { megabytes } from "../../report/node.ts";
 import { command } from "../command.ts";
 import { outputFormats, parseFormats } from "../compress/formats.ts";
+import { variantTable } from "../compress/table.ts";
+import { measuredText } from "../compress/texts.ts";
 import { UsageError } from "../errors.ts";
 import { modelArgument } from "../model.ts";
 import { readLessons } from "../train/lessons.ts";
@@ -68,6 +70,12 @@ export const trainCommand = command({
     },
     out: { type: "string", value: "folder", short: "o", summary: "default the model's name and the method" },
     format: { type: "string", value: "list", default: "safetensors", summary: `of ${outputFormats.join(",")}` },
+    report: { type: "flag", summary: "measure both models and write report.html and report.json" },
+    measure: {
+      type: "string",
+      value: "file",
+      summary: "text that a report measures on; default stories that no model here has read",
+    },
     force: { type: "flag", summary: "replace the folder, and checkpoints of another run" },
     seed: { type: "integer", value: "n", min: 0, default: 0, summary: "of all that is random" },
     threads: { type: "integer", value: "count", min: 1, max: 1024, summary: "threads; default one per physical core" },
@@ -89,6 +97,12 @@ export const trainCommand = command({
         ? await existing(args.model)
         : await newModel(options.new, { text: await corpus(text), vocab: options.vocab, seed });
     const lessons = await readLessons(beginning.tokenizer, { text, data, batch, length, seed });
+    if (options.report && beginning.source === null)
+      throw new UsageError("a report compares with the model that training began with; a new one has none");
+    const report =
+      options.report && beginning.source !== null
+        ? { source: beginning.source, text: await measuredText(beginning.tokenizer, options.measure, note) }
+        : null;
     const rate = options.rate ?? (options.new === undefined ? method.rate : options.optimizer === "muon" ? 0.02 : 2e-3);
     const from = options.new ?? basename(resolve(args.model ?? "storybook")).replace(/\.(gguf|bin)$/i, "");
     const out = resolve(options.out ?? `${from.replace(/\.json$/, "")}-${name}`);
@@ -106,6 +120,7 @@ export const trainCommand = command({
       dtype: options.dtype,
       out,
       formats,
+      report,
       identity: {
         from: beginning.source ?? options.new,
         lessons: [lessons.name, lessons.size, batch, length],
@@ -118,7 +133,7 @@ export const trainCommand = command({
       note,
     });
     if (!result) return { text: "", json: { out, stopped: true } };
-    const { weights, ...figures } = result;
+    const { weights, report: cost, ...figures } = result;
     const bytes = bytesOf(weights);
     const held = figures.heldOut;
     const lines = [
@@ -128,7 +143,11 @@ export const trainCommand = command({
       `${megabytes(bytes)} of weights: ${out}`,
       `${out}/training/curves.html shows the course of it`,
     ];
-    return { text: lines.join("\n"), json: { out, method: method.name, bytes, ...figures } };
+    if (cost) lines.unshift(`${variantTable(cost.variants)}\n`);
+    return {
+      text: lines.join("\n"),
+      json: { out, method: method.name, bytes, ...figures, ...(cost && { report: cost }) },
+    };
   },
 });
 

@@ -83,7 +83,7 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
       note("measuring both models");
       report = await reportOf(
         { source: model.source, written: staging.folder, scratch: join(staging.state, "probed") },
-        { ...written, config, reports, sensitivity: work.sensitivity },
+        { ...written, config, label: labelOf(job), reports, sensitivity: work.sensitivity },
         { ...job, text: texts.measured },
       );
       await writeReport(staging.folder, report);
@@ -98,6 +98,9 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
     return null;
   }
 }
+
+const labelOf = ({ budget, recipe }: Wish): string =>
+  budget ? "mixed" : [recipe.to, recipe.method].filter(Boolean).join(", ");
 
 /** Compresses all parts, or those that an earlier run has not done. */
 async function compressed(folder: string, work: Work, windows: HostTensor, job: CompressJob): Promise<CompressedParts> {

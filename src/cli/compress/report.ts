@@ -6,10 +6,9 @@ import { asStored, type DecoderConfig, requireTokenizer, weightsInMemory } from 
 import { openModel, saveModel } from "../../models/node.ts";
 import { cacheEffect, type Report, type Sensitivity, type Subject } from "../../report/index.ts";
 import { reportPage } from "../../report/node.ts";
-import type { Compressed } from "./formats.ts";
+import type { Compressed, OutputFormat } from "./formats.ts";
 import { histogramsOf, layerErrorsOf, machineName, measureVariant, storedBytes } from "./measure.ts";
 import type { MeasuredText } from "./texts.ts";
-import type { Wish } from "./work.ts";
 
 /** Tokens to measure on at most. */
 const MEASURED = 16_384;
@@ -24,22 +23,27 @@ export interface Places {
   readonly scratch: string;
 }
 
-/** Measures a model and what compression made of it. Both are read into memory. */
+export interface Made extends Compressed {
+  readonly config: DecoderConfig;
+  /** What was done to it, in a word or two. */
+  readonly label: string;
+  /** Errors of the matrices, where they are known. */
+  readonly reports?: readonly MatrixReport[];
+  readonly sensitivity?: readonly Sensitivity[];
+}
+
+export interface ReportOptions {
+  readonly formats: readonly OutputFormat[];
+  readonly text: MeasuredText;
+  readonly signal: AbortSignal;
+  readonly threads: number | undefined;
+}
+
+/** Measures a model and what was made of it. Both are read into memory. */
 export async function reportOf(
   { source, written, scratch }: Places,
-  made: Compressed & {
-    readonly config: DecoderConfig;
-    readonly reports: readonly MatrixReport[];
-    readonly sensitivity: readonly Sensitivity[];
-  },
-  {
-    recipe,
-    budget,
-    formats,
-    text,
-    signal,
-    threads,
-  }: Wish & { readonly text: MeasuredText; readonly signal: AbortSignal; readonly threads: number | undefined },
+  made: Made,
+  { formats, text, signal, threads }: ReportOptions,
 ): Promise<Report> {
   await using model = await openModel(source);
   const tokenizer = requireTokenizer(model);
@@ -51,11 +55,11 @@ export async function reportOf(
     bytes: storedBytes(model),
   };
   const compressed: Subject = {
-    name: budget ? "mixed" : [recipe.to, recipe.method].filter(Boolean).join(", "),
+    name: made.label,
     config: made.config,
     weights: await weightsInMemory(asStored(made.weights), "stored"),
     tokenizer,
-    layerErrors: layerErrorsOf(made.reports),
+    ...(made.reports && { layerErrors: layerErrorsOf(made.reports) }),
   };
   const measuring = { text, limit: MEASURED, prompt, signal, threads };
   // ONNX alone cannot be opened again to measure its speed.
@@ -67,13 +71,13 @@ export async function reportOf(
   ];
   await rm(scratch, { recursive: true, force: true });
   return {
-    title: `${made.name}: what compression cost`,
+    title: `${made.name}: what it cost`,
     machine: machineName(),
     text: { name: text.name, tokens: Math.min(MEASURED, text.tokens.length) },
     prompt,
     variants,
     histograms: await histogramsOf([original, compressed], text.tokens),
-    sensitivity: made.sensitivity,
+    sensitivity: made.sensitivity ?? [],
     cache: await cacheEffect(compressed, text.tokens, { signal, ...(threads !== undefined && { threads }) }),
   };
 }

@@ -3,14 +3,17 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../formats/node.ts";
 import type { TrainingMethod } from "../../methods/index.ts";
-import { type DecoderConfig, decoderConfig, decoderLogits, type Weights } from "../../models/index.ts";
+import { asStored, type DecoderConfig, decoderConfig, decoderLogits, type Weights } from "../../models/index.ts";
 import { crossEntropy, Dense, optim } from "../../nn/index.ts";
+import type { Report } from "../../report/index.ts";
 import { compile, type DeviceOptions } from "../../runtime/index.ts";
 import { type HostTensor, isFloat, isHostTensor } from "../../tensor/index.ts";
 import { IGNORED, type LogEntry, Progress, type TokenBatch, train } from "../../train/index.ts";
 import { checkpointFolder, curvePage, openRunLog } from "../../train/node.ts";
 import { type OutputFormat, writeFormats } from "../compress/formats.ts";
+import { reportOf, writeReport } from "../compress/report.ts";
 import { stage } from "../compress/staging.ts";
+import type { MeasuredText } from "../compress/texts.ts";
 import { UsageError } from "../errors.ts";
 import { type Lessons, learnedTokens } from "./lessons.ts";
 import type { Beginning } from "./start.ts";
@@ -29,6 +32,8 @@ export interface TrainJob {
   readonly dtype: "f32" | "f16" | "bf16";
   readonly out: string;
   readonly formats: readonly OutputFormat[];
+  /** Where a report compares with the model that training began with: on what text, and where that model is. */
+  readonly report: { readonly source: string; readonly text: MeasuredText } | null;
   /** What else identifies the run: a checkpoint is only gone on with under the same. */
   readonly identity: Readonly<Record<string, unknown>>;
   readonly force: boolean;
@@ -44,6 +49,7 @@ export interface TrainOutcome {
   /** Loss on held-out batches before and after, in nats a token; null where nothing was held out. */
   readonly heldOut: { readonly before: number; readonly after: number } | null;
   readonly weights: Weights;
+  readonly report: Report | null;
 }
 
 /** Steps between two lines of progress. */
@@ -109,15 +115,27 @@ export async function trainModel(job: TrainJob): Promise<TrainOutcome | null> {
     const weights = inType(finished.weights, job.dtype);
     const json = { ...beginning.json, tie_word_embeddings: finished.config.tied };
     const name = job.out.split(/[/\\]/).at(-1)!;
-    await writeFormats(staging.folder, { name, json, weights, tokenizer: beginning.tokenizer }, job.formats);
+    const made = { name, json, stored: asStored(weights), tokenizer: beginning.tokenizer };
+    await writeFormats(staging.folder, made, job.formats);
     await writeCurves(join(staging.folder, "training"), `${name}: ${method.name}`, log.entries);
     const after = await held.loss(finished.weights, finished.config);
+    let report: Report | null = null;
+    if (job.report) {
+      note("measuring both models");
+      report = await reportOf(
+        { source: job.report.source, written: staging.folder, scratch: join(staging.state, "probed") },
+        { ...made, config: finished.config, label: method.name },
+        { ...job, text: job.report.text },
+      );
+      await writeReport(staging.folder, report);
+    }
     await staging.finish();
     return {
       steps: result.step,
       loss: lastLoss(log.entries),
       heldOut: before === null ? null : { before, after: after! },
       weights,
+      report,
     };
   } catch (error) {
     await staging.discard();

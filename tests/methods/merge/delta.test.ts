@@ -6,8 +6,8 @@ import {
   applyDelta,
   baseOfDelta,
   extractDelta,
-  fingerprint,
   Merge,
+  tensorsFingerprint,
   transferEfficiency,
 } from "../../../src/methods/index.ts";
 import { type DType, HostTensor, Rng } from "../../../src/tensor/index.ts";
@@ -41,9 +41,9 @@ describe("published changes", () => {
     const delta = await publishedDelta(post, base);
     expect(baseOfDelta(delta)).toMatch(/^[0-9a-f]{64}$/);
     expect(baseOfDelta(delta)).toBe(
-      await fingerprint(await fileOf("elsewhere", Object.fromEntries(Object.entries(base).reverse()))),
+      await tensorsFingerprint(await fileOf("elsewhere", Object.fromEntries(Object.entries(base).reverse()))),
     );
-    expect(baseOfDelta(delta)).not.toBe(await fingerprint(await fileOf("post", post)));
+    expect(baseOfDelta(delta)).not.toBe(await tensorsFingerprint(await fileOf("post", post)));
   });
 
   it("bring the base back to the post-trained model, to the last place but one", async () => {

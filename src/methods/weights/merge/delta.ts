@@ -4,7 +4,7 @@ import { ArgumentError, HostTensor } from "../../../tensor/index.ts";
 import { checkAlike, checkTypes, Merge, type MergeOptions, readFinite } from "./merge.ts";
 import { addition } from "./rules.ts";
 
-/** Under this key a file of changes names the base that they are from, by its `fingerprint`. */
+/** Under this key a file of changes names the base that they are from, by its `tensorsFingerprint`. */
 const BASE = "pare.delta.base";
 
 /** A file's tensors and metadata, for a writer. */
@@ -17,7 +17,7 @@ export interface Delta {
 export type DeltaFile = TensorFile & { readonly metadata: ReadonlyMap<string, string> };
 
 /** SHA-256 of a checkpoint: of its tensors' names, types, shapes and bytes, whatever files they lie in. Reads all. */
-export async function fingerprint(file: TensorFile): Promise<string> {
+export async function tensorsFingerprint(file: TensorFile): Promise<string> {
   const lines: string[] = [];
   for (const name of [...file.tensors.keys()].sort()) {
     const tensor = await file.read(name);
@@ -53,7 +53,7 @@ export async function extractDelta(
       return new HostTensor("f32", shape, change).cast(dtype);
     },
   }));
-  return { tensors, metadata: new Map([[BASE, await fingerprint(base)]]) };
+  return { tensors, metadata: new Map([[BASE, await tensorsFingerprint(base)]]) };
 }
 
 /** The fingerprint of the base that a file of changes is from. @throws ModelError for a file that is none */

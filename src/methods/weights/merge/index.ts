@@ -1,6 +1,6 @@
 /** Merging checkpoints: ParamDelta, task arithmetic, TIES, DARE, SLERP and averages, tensor by tensor. */
 export type { Conflicts, Pair as ConflictPair, UpdateSize } from "./conflicts.ts";
-export { applyDelta, baseOfDelta, type Delta, type DeltaFile, extractDelta, fingerprint } from "./delta.ts";
+export { applyDelta, baseOfDelta, type Delta, type DeltaFile, extractDelta, tensorsFingerprint } from "./delta.ts";
 export {
   averaged,
   Merge,
