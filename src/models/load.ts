@@ -50,9 +50,10 @@ export async function weightsInMemory(
   const weights: Record<string, Weight | HostTensor> = {};
   for (const [name, { read }] of stored) {
     const value = await read();
-    if (value instanceof Weight) weights[name] = value;
+    const plain = value instanceof Dense ? value.values : value;
+    if (!isHostTensor(plain)) weights[name] = value;
     else {
-      const tensor = dtype === "f32" ? value.cast("f32") : value;
+      const tensor = dtype === "f32" ? plain.cast("f32") : plain;
       weights[name] = tensor.shape.length === 2 ? new Dense(tensor) : tensor;
     }
   }

@@ -71,7 +71,7 @@ export async function writeFormats(folder: string, model: Compressed, formats: r
     if (format === "safetensors") await saveModel(folder, model);
     else if (format === "compressed-tensors") await saveCompressedTensors(folder, model);
     else if (format === "onnx") {
-      const weights = await weightsInMemory(asStored(model.weights), "stored");
+      const weights = await weightsInMemory(asStored(model.weights), "f32");
       await exportOnnx(folder, { ...model, weights }, { dtype: onnxDtype(weights) });
     } else await writeGguf(join(folder, `${model.name}.gguf`), model);
   }

@@ -2,9 +2,9 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../formats/node.ts";
 import type { MatrixReport } from "../../methods/index.ts";
-import { asStored, type DecoderConfig, requireTokenizer, weightsInMemory } from "../../models/index.ts";
+import { asStored, type DecoderConfig, outlinesOf, requireTokenizer, weightsInMemory } from "../../models/index.ts";
 import { openModel, saveModel } from "../../models/node.ts";
-import { cacheEffect, type Report, type Sensitivity, type Subject } from "../../report/index.ts";
+import { bytesOf, cacheEffect, type Report, type Sensitivity, type Subject } from "../../report/index.ts";
 import { reportPage } from "../../report/node.ts";
 import type { Compressed, OutputFormat } from "./formats.ts";
 import { histogramsOf, layerErrorsOf, machineName, measureVariant, storedBytes } from "./measure.ts";
@@ -57,8 +57,9 @@ export async function reportOf(
   const compressed: Subject = {
     name: made.label,
     config: made.config,
-    weights: await weightsInMemory(asStored(made.weights), "stored"),
+    weights: await weightsInMemory(asStored(made.weights), "f32"),
     tokenizer,
+    bytes: bytesOf(outlinesOf(asStored(made.weights))),
     ...(made.reports && { layerErrors: layerErrorsOf(made.reports) }),
   };
   const measuring = { text, limit: MEASURED, prompt, signal, threads };

@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../formats/node.ts";
 import type { TrainingMethod } from "../../methods/index.ts";
-import { asStored, type DecoderConfig, decoderConfig, decoderLogits, type Weights } from "../../models/index.ts";
+import { type DecoderConfig, decoderConfig, decoderLogits, type Weights } from "../../models/index.ts";
 import { crossEntropy, Dense, optim } from "../../nn/index.ts";
 import type { Report } from "../../report/index.ts";
 import { compile, type DeviceOptions } from "../../runtime/index.ts";
@@ -115,7 +115,7 @@ export async function trainModel(job: TrainJob): Promise<TrainOutcome | null> {
     const weights = inType(finished.weights, job.dtype);
     const json = { ...beginning.json, tie_word_embeddings: finished.config.tied };
     const name = job.out.split(/[/\\]/).at(-1)!;
-    const made = { name, json, stored: asStored(weights), tokenizer: beginning.tokenizer };
+    const made = { name, json, weights, tokenizer: beginning.tokenizer };
     await writeFormats(staging.folder, made, job.formats);
     await writeCurves(join(staging.folder, "training"), `${name}: ${method.name}`, log.entries);
     const after = await held.loss(finished.weights, finished.config);
