@@ -46,7 +46,7 @@ export async function smallLanguage(setting: Setting, options: SmallShape & Lang
   const key = ["small language", setting.seed, options];
   const weights = await cachedTree(setting.bench, key, start.weights, async () => {
     const trained = await trainLanguage(setting, start, { ...options, what: "a small language model" });
-    return folded(start, trained.weights);
+    return withShift(start, trained.weights);
   });
   const { shift: _, ...model } = start;
   return { ...model, weights };
@@ -129,8 +129,8 @@ export function shiftedLogits(config: DecoderConfig, weights: Weights, ids: Tens
   return shift ? withPoints({ "model.embed": (x) => add(x, shift) }, forward) : forward();
 }
 
-/** The weights with the shift in the embedding's rows, where the head has a matrix of its own. */
-function folded({ config, shift }: UntrainedLanguage, weights: Weights): Weights {
+/** The weights with the shift of embeddings in their rows. @throws Error where the head shares these */
+export function withShift({ config, shift }: UntrainedLanguage, weights: Weights): Weights {
   if (!shift) return weights;
   if (config.tied) throw new Error("a shift of embeddings cannot be part of a matrix that the head shares");
   const name = "model.embed_tokens.weight";

@@ -1,5 +1,5 @@
 import type { Weights } from "../models/index.ts";
-import { asWeight, Dense, LowRank, SumWeight, type Weight } from "../nn/index.ts";
+import { asWeight, Dense, LowRank, SumWeight, TransformedWeight, type Weight } from "../nn/index.ts";
 import { compile, type DeviceOptions } from "../runtime/index.ts";
 import { ArgumentError, HostTensor, type Leaf, type Rng } from "../tensor/index.ts";
 
@@ -16,12 +16,13 @@ export interface LoraOptions {
 const isLayerMatrix = (name: string): boolean => /^model\.layers\.\d+\..+_proj\.weight$/.test(name);
 
 /** Paths of adapters inside of a matrix that has one. */
-const ADAPTER = /\.weight\.1\.(up|down)\.values$/;
+const ADAPTER = /\.weight(?:\.inner)?\.1\.(up|down)\.values$/;
 
 /**
  * A model's weights with a low-rank adapter on each target, `W + alpha / rank * B A` with `A [rank, in]` random and
  * `B [out, rank]` zero, so that the model computes what it did (Hu et al. 2022, arXiv:2106.09685). The matrices below
- * may be in any representation: on packed blocks this is QLoRA. Train them with `trainable: isLora`.
+ * may be in any representation: on packed blocks this is QLoRA. Where a matrix has its input turned or scaled first, so has
+ * the adapter. Train them with `trainable: isLora`.
  * @throws ArgumentError for a rank that is none, or where no matrix is a target
  */
 export function withLora(
@@ -35,11 +36,13 @@ export function withLora(
     Object.entries(weights).map(([name, value]) => {
       if (value.shape.length !== 2 || !targets(name)) return [name, value];
       adapters++;
-      const inner = asWeight(value);
-      const [out, width] = inner.shape;
+      const whole = asWeight(value);
+      const [out, width] = whole.shape;
       const down = rng.fork(name).normalTensor([rank, width], { std: 1 / Math.sqrt(width) });
       const change = new LowRank(new Dense(HostTensor.zeros("f32", [out, rank])), new Dense(down));
-      return [name, new SumWeight([{ weight: inner }, { weight: change, scale: alpha / rank }])];
+      const adapted = (inner: Weight): Weight =>
+        new SumWeight([{ weight: inner }, { weight: change, scale: alpha / rank }]);
+      return [name, whole instanceof TransformedWeight ? whole.around(adapted(whole.inner)) : adapted(whole)];
     }),
   );
   if (adapters === 0) throw new ArgumentError("no matrix of the model is a target of the adapter");
@@ -54,9 +57,11 @@ export async function mergeLora(weights: Weights, device: DeviceOptions = {}): P
   const result: Record<string, Weight | Leaf> = {};
   for (const [name, value] of Object.entries(weights)) {
     result[name] = value;
-    if (!(value instanceof SumWeight && value.terms[1]?.weight instanceof LowRank)) continue;
-    await using program = await compile(() => value.dense(), [], device);
-    result[name] = new Dense(await program());
+    const sum = value instanceof TransformedWeight ? value.inner : value;
+    if (!(sum instanceof SumWeight && sum.terms[1]?.weight instanceof LowRank)) continue;
+    await using program = await compile(() => sum.dense(), [], device);
+    const merged = new Dense(await program());
+    result[name] = value instanceof TransformedWeight ? value.around(merged) : merged;
   }
   return result;
 }

@@ -19,6 +19,12 @@ export function nearest(options: BlockOptions): MatrixMethod {
 /** A grid in words: `int4 in blocks of 32, asymmetric`. */
 export function gridName({ format, block, symmetric = true, search, scales, exact }: BlockOptions): string {
   const blocks = block === "channel" ? "one block a row" : `blocks of ${block}`;
-  const further = [!symmetric && "asymmetric", search && "searched", scales, exact && "exact"].filter(Boolean);
+  const further = [!symmetric && "asymmetric", searchName(search), scales, exact && "exact"].filter(Boolean);
   return [`${format} in ${blocks}`, ...further].join(", ");
+}
+
+function searchName(search: BlockOptions["search"]): string | false {
+  if (typeof search !== "object") return search === true && "searched";
+  const { power, by, count } = search;
+  return `searched by errors to the ${power} in ${count} steps of ${by}`;
 }

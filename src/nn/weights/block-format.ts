@@ -14,12 +14,12 @@ import {
 
 /**
  * How the entries of a block are coded. Of a code `c` with scale `s` the value is `(step * c - zero) * s`:
- * - `int8`, `int4`, `int3`, `int2`: whole numbers around the middle of the range, or around a zero point of the block;
+ * - `int8`, `int6`, `int4`, `int3`, `int2`: whole numbers around the middle of the range, or around a zero point of the block;
  * - `ternary`: -1, 0 and 1, five to a byte (1.6 bits each);
  * - `binary`: -1 and 1, a bit each;
  * - `mid4`, `mid3`, `mid2`: odd numbers around zero, which is no level (mid-rise): -3, -1, 1 and 3 in 2 bits.
  */
-export type BlockFormat = "int8" | "int4" | "int3" | "int2" | "ternary" | "binary" | "mid4" | "mid3" | "mid2";
+export type BlockFormat = "int8" | "int6" | "int4" | "int3" | "int2" | "ternary" | "binary" | "mid4" | "mid3" | "mid2";
 
 export interface BlockCoding {
   /** Number of codes: 0 to `levels - 1`. */
@@ -35,6 +35,7 @@ export interface BlockCoding {
 
 export const blockFormats: Readonly<Record<BlockFormat, BlockCoding>> = {
   int8: { levels: 256, step: 1, zero: 128, group: [1, 1], native: 8 },
+  int6: { levels: 64, step: 1, zero: 32, group: [4, 3], native: 8 },
   int4: { levels: 16, step: 1, zero: 8, group: [2, 1], native: 4 },
   int3: { levels: 8, step: 1, zero: 4, group: [8, 3], native: 4 },
   int2: { levels: 4, step: 1, zero: 2, group: [4, 1], native: 2 },

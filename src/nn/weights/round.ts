@@ -8,14 +8,25 @@ export interface RoundOptions {
   readonly block: number | "channel";
   /** Zero in the middle of the range; otherwise each block has a zero point. Default true. */
   readonly symmetric?: boolean;
-  /** Looks for the scale with the least squared error instead of the one that covers the extremes. Default false. */
-  readonly search?: boolean;
+  /**
+   * Looks for the scale with the least squared error, or another, instead of the one that covers the extremes. Default
+   * false.
+   */
+  readonly search?: boolean | ScaleSearch;
   /** How scales are stored. Default `f32`. */
   readonly scales?: "f32" | "f16";
 }
 
-/** Shrink factors that a search tries, from 1 down. */
-const SHRINKS = Array.from({ length: 36 }, (_, i) => 1 - 0.02 * i);
+/** How a scale is looked for. */
+export interface ScaleSearch {
+  /** Errors are summed to this power. */
+  readonly power: number;
+  /** Shares of the scale that covers the extremes which are tried, from 1 down by `by`, `count` of them. */
+  readonly by: number;
+  readonly count: number;
+}
+
+const leastSquares: ScaleSearch = { power: 2, by: 0.02, count: 36 };
 
 /**
  * The grid that a matrix `[rows, columns]` is rounded to: scale and zero point of each block. Methods that choose codes
@@ -37,7 +48,7 @@ export class BlockGrid {
   readonly scales: Float32Array;
   /** One for each block; undefined where symmetric. */
   readonly zeroPoints: Uint8Array | undefined;
-  readonly #search: boolean;
+  readonly #search: ScaleSearch | null;
   readonly #scaleType: "f32" | "f16";
 
   /** @throws ArgumentError for options that do not go together. */
@@ -53,7 +64,7 @@ export class BlockGrid {
     this.blocks = Math.ceil(columns / this.block);
     this.scales = new Float32Array(rows * this.blocks);
     if (!symmetric) this.zeroPoints = new Uint8Array(rows * this.blocks);
-    this.#search = search;
+    this.#search = search === true ? leastSquares : search || null;
     this.#scaleType = scales;
   }
 
@@ -78,7 +89,7 @@ export class BlockGrid {
     if (low === high) this.#place(index, Math.abs(low), low < 0 ? 1 : 0);
     else if (this.format === "binary") this.#place(index, meanMagnitude(matrix, start, end), 0);
     else if (this.format === "ternary") this.#place(index, ternaryScale(matrix, start, end), 0);
-    else if (this.#search) this.#searchFor(matrix, start, end, low, high, index);
+    else if (this.#search) this.#searchFor(this.#search, matrix, start, end, low, high, index);
     else this.#cover(low, high, index);
   }
 
@@ -95,14 +106,23 @@ export class BlockGrid {
     this.#place(index, scale, scale > 0 ? Math.round(-bottom / scale) : 0);
   }
 
-  #searchFor(matrix: Float32Array, start: number, end: number, low: number, high: number, index: number): void {
+  #searchFor(
+    { power, by, count }: ScaleSearch,
+    matrix: Float32Array,
+    start: number,
+    end: number,
+    low: number,
+    high: number,
+    index: number,
+  ): void {
     let [best, least] = [1, Infinity];
-    for (const shrink of SHRINKS) {
+    for (let k = 0; k < count; k++) {
+      const shrink = 1 - by * k;
       this.#cover(low * shrink, high * shrink, index);
       let error = 0;
       for (let i = start; i < end && error < least; i++) {
         const off = matrix[i]! - this.value(this.code(matrix[i]!, index), index);
-        error += off * off;
+        error += power === 2 ? off * off : Math.abs(off) ** power;
       }
       if (error < least) [best, least] = [shrink, error];
     }

@@ -46,6 +46,11 @@ export class TransformedWeight extends Weight {
     return { hadamard: this.hadamard };
   }
 
+  /** The same transform before another weight. */
+  around(inner: Weight): TransformedWeight {
+    return new TransformedWeight(inner, { scales: this.scales, hadamard: this.hadamard });
+  }
+
   override apply(x: Tensor): Tensor {
     return this.inner.apply(this.#turn(this.#scale(x)));
   }

@@ -4,3 +4,4 @@ export * from "./full.ts";
 export * from "./method.ts";
 export * from "./parq.ts";
 export * from "./quantized.ts";
+export * from "./rolora.ts";

@@ -1,0 +1,49 @@
+import { decode, matrixInput } from "../../../models/index.ts";
+import { capture, hadamard, TransformedWeight } from "../../../nn/index.ts";
+import { compile, type DeviceOptions } from "../../../runtime/index.ts";
+import { abs, div, type HostTensor, max, mean, sqrt, square, sub, type Tensor } from "../../../tensor/index.ts";
+import type { MaybeRotated } from "./rotate.ts";
+
+/** How far the inputs of a matrix reach beyond most of them. */
+export interface InputOutliers {
+  /** Name of the matrix. */
+  readonly layer: string;
+  /** `mean((x - mean x)^4) / var(x)^2` over all inputs: 3 for normal ones. */
+  readonly kurtosis: number;
+  /** Largest magnitude in roots of the mean square. */
+  readonly maxOverRms: number;
+}
+
+/** Outliers among the inputs of each matrix of the layers, turned where the matrix turns them, on `ids i64 [batch, seq]`. */
+export async function outlierReport(
+  { config, weights }: MaybeRotated,
+  ids: HostTensor,
+  device: DeviceOptions = {},
+): Promise<InputOutliers[]> {
+  const names = Object.keys(weights).filter((name) => /^model\.layers\..+_proj\.weight$/.test(name));
+  const points = new Set(names.map(matrixInput));
+  await using program = await compile(
+    (tokens: Tensor) => {
+      const { captured } = capture(
+        (name) => points.has(name),
+        () => decode(config, weights, tokens),
+      );
+      return names.map((name) => {
+        const [x, weight] = [captured[matrixInput(name)]!, weights[name]];
+        const turned = weight instanceof TransformedWeight && weight.hadamard > 0 ? hadamard(x, weight.hadamard) : x;
+        const squares = square(sub(turned, mean(turned)));
+        return {
+          kurtosis: div(mean(square(squares)), square(mean(squares))),
+          maxOverRms: div(max(abs(turned)), sqrt(mean(square(turned)))),
+        };
+      });
+    },
+    [ids],
+    device,
+  );
+  return (await program(ids)).map(({ kurtosis, maxOverRms }, i) => ({
+    layer: names[i]!,
+    kurtosis: kurtosis.item(),
+    maxOverRms: maxOverRms.item(),
+  }));
+}
