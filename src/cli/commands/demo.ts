@@ -33,6 +33,12 @@ const recipes: readonly (Recipe & { readonly name: string })[] = [
 const shown = "4 bits, GPTQ";
 const prompt = "Once upon a time";
 
+/** Tokens of a window to calibrate on. */
+const WINDOW = 256;
+
+/** As much text to calibrate on as to measure on, up to what makes no more difference. */
+const windowsFor = (tokens: number): number => Math.min(48, Math.floor(tokens / WINDOW));
+
 /** Compresses the model that comes with pare in several ways and shows what each cost. */
 export const demo = command({
   args: {},
@@ -56,7 +62,7 @@ export const demo = command({
       await using model = await openModel(embeddedModel);
       const tokenizer = requireTokenizer(model);
       const texts = await readTexts(model.source, tokenizer, { calibrate: undefined, text: undefined }, note);
-      const windows = calibrationWindows(texts.calibration!, { count: 48, length: 256, seed });
+      const windows = calibrationWindows(texts.calibration!, { count: windowsFor(tokens), length: WINDOW, seed });
       const text = texts.measured!;
       const measuring = { text, limit: tokens, prompt, signal, threads };
       const { config } = model;
