@@ -403,7 +403,7 @@ describe("GGUF", { timeout: patience }, () => {
       [half({ format: "int4", block: 32, symmetric: false }), /has a scale or offset of -[\d.]+.*without zero points/],
       [
         half({ format: "int4", block: 16 }),
-        `[270, 64] consists of int4 blocks of 16, which GGUF has no type for; ${fit}`,
+        `, whose rows have 64 entries, consists of int4 blocks of 16, which GGUF has no type for; ${fit}`,
       ],
       [half({ format: "int3", block: 32 }), `consists of int3 blocks of 32, which GGUF has no type for; ${fit}`],
       [half({ format: "int8", block: 32, symmetric: false }), "consists of int8 blocks of 32 with zero points, which"],

@@ -69,7 +69,7 @@ function typeOf(name: string, weight: BlockWeight): BlockType {
   const fits = (format === "int4" || (format === "int8" && !zeroPoints)) && block % group === 0;
   if (!fits || shape[1] % group !== 0)
     throw new ModelError(
-      `"${name}" [${shape.join(", ")}] consists of ${format} blocks of ${block}${zeroPoints ? " with zero points" : ""}, which GGUF has no type for; what fits are ${whatFits}`,
+      `"${name}", whose rows have ${shape[1]} entries, consists of ${format} blocks of ${block}${zeroPoints ? " with zero points" : ""}, which GGUF has no type for; what fits are ${whatFits}`,
     );
   const { scales, offsets } = numbersOf(weight);
   const unfit = [...scales, ...offsets].find((value) => fromHalf(toHalf(value)) !== value);
