@@ -68,7 +68,7 @@ describe("pare compress", { timeout: 300_000 }, () => {
     const { child, ended } = calibrated(at("cut"));
     let stopped = false;
     child.stderr.on("data", (data) => {
-      if (!stopped && /^1[0-9]\/22/m.test(String(data))) stopped = child.kill("SIGINT");
+      if (!stopped && /^1[0-9]\/23/m.test(String(data))) stopped = child.kill("SIGINT");
     });
     const first = await ended;
     expect(first.err).toContain(`stopped; the same command goes on from ${at("cut")}.state`);
@@ -77,8 +77,8 @@ describe("pare compress", { timeout: 300_000 }, () => {
     const second = await calibrated(at("cut")).ended;
     expect(second.code).toBe(0);
     // The embedding and the first layer were done.
-    const lines = second.err.split("\n").filter((line) => /^\d+\/22 /.test(line));
-    expect(lines[0]).toMatch(/^9\/22 {2}model\.layers\.1\./);
+    const lines = second.err.split("\n").filter((line) => /^\d+\/23 /.test(line));
+    expect(lines[0]).toMatch(/^9\/23 {2}model\.layers\.1\./);
     expect(existsSync(at("cut.state"))).toBe(false);
     expect((await calibrated(at("whole")).ended).code).toBe(0);
     expect(filesIn(at("cut"))).toEqual(filesIn(at("whole")));
