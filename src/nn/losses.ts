@@ -102,9 +102,17 @@ export function binaryCrossEntropy(logits: TensorLike, targets: TensorLike): Ten
 /**
  * Mean Kullback-Leibler divergence KL(teacher || student) in nats over the last axis of logits, both divided by
  * `temperature`; times its square, as usual in distillation (Hinton et al. 2015).
+ * @param weights of each position, shaped like the logits without the last axis; the mean divides by their sum
  */
-export function distillation(student: Tensor, teacher: Tensor, temperature = 1): Tensor {
+export function distillation(
+  student: Tensor,
+  teacher: Tensor,
+  temperature = 1,
+  { weights }: { readonly weights?: TensorLike } = {},
+): Tensor {
   const teacherLog = logSoftmax(div(teacher, temperature), -1);
   const studentLog = logSoftmax(div(student, temperature), -1);
-  return mul(mean(sum(mul(exp(teacherLog), sub(teacherLog, studentLog)), { axes: -1 })), temperature ** 2);
+  const divergence = sum(mul(exp(teacherLog), sub(teacherLog, studentLog)), { axes: -1 });
+  const average = weights === undefined ? mean(divergence) : div(sum(mul(divergence, weights)), sum(asTensor(weights)));
+  return mul(average, temperature ** 2);
 }

@@ -4,6 +4,7 @@ import type { System } from "./system.ts";
 export const systems: Readonly<Record<string, () => Promise<System>>> = {
   awq: async () => (await import("./awq.ts")).awq,
   gptq: async () => (await import("./gptq.ts")).gptq,
+  "llama-guard-int4": async () => (await import("./llama-guard-int4/llama-guard-int4.ts")).llamaGuardInt4,
   paramdelta: async () => (await import("./paramdelta/paramdelta.ts")).paramdelta,
   quarot: async () => (await import("./quarot.ts")).quarot,
   smoothquant: async () => (await import("./smoothquant.ts")).smoothquant,

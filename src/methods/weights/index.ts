@@ -9,6 +9,7 @@ export * from "./errors.ts";
 export { type ChannelScales, foldScales, scalablePoints } from "./fold.ts";
 export * from "./fold-gains.ts";
 export * from "./gptq.ts";
+export * from "./guard/index.ts";
 export * from "./half.ts";
 export * from "./hidden.ts";
 export * from "./identity.ts";

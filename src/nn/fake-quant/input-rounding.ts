@@ -1,3 +1,4 @@
+import { AffineInput, roundAffine } from "../weights/affine-input.ts";
 import { RoundedInput, roundInput } from "../weights/rounded-input.ts";
 import type { InputRounding } from "./rounding.ts";
 
@@ -12,3 +13,10 @@ export function tokenRounding(bits: number): InputRounding {
     pack: (weight) => new RoundedInput(weight, { bits }),
   };
 }
+
+/** Inputs rounded to 8 bits between each token's least and greatest number; the gradient passes straight through. */
+export const affineTokenRounding: InputRounding = {
+  name: "inputs to 8 bits between a token's extremes",
+  apply: roundAffine,
+  pack: (weight) => new AffineInput(weight),
+};

@@ -1,4 +1,5 @@
 /** What compression makes of a weight matrix. */
+export * from "./affine-input.ts";
 export { type BlockFormat, blockFormats } from "./block-format.ts";
 export { type BlockLayout, type BlockParts, BlockWeight } from "./blocks.ts";
 export * from "./codebook.ts";
@@ -7,6 +8,7 @@ export * from "./exact-blocks.ts";
 export * from "./grid-input.ts";
 export * from "./hadamard.ts";
 export * from "./half.ts";
+export * from "./kept-rows.ts";
 export * from "./low-rank.ts";
 export * from "./round.ts";
 export * from "./rounded-input.ts";

@@ -1,10 +1,12 @@
 import { ArgumentError, children, type HostTensor, isHostTensor, type Leaf } from "../../tensor/index.ts";
 import { asWeight, Dense, Weight } from "../weight.ts";
+import { AffineInput } from "./affine-input.ts";
 import type { BlockFormat } from "./block-format.ts";
 import { type BlockParts, BlockWeight } from "./blocks.ts";
 import { CodebookWeight } from "./codebook.ts";
 import { GridInput } from "./grid-input.ts";
 import { HalfWeight } from "./half.ts";
+import { KeptRows } from "./kept-rows.ts";
 import { LowRank } from "./low-rank.ts";
 import { RoundedInput } from "./rounded-input.ts";
 import { type SparseIndex, SparseWeight } from "./sparse.ts";
@@ -143,6 +145,7 @@ class Parts {
 }
 
 const kinds: Readonly<Record<string, (parts: Parts) => Weight>> = {
+  "affine-input": (p) => new AffineInput(p.weight("inner")),
   blocks: (p) =>
     new BlockWeight(
       {
@@ -165,6 +168,7 @@ const kinds: Readonly<Record<string, (parts: Parts) => Weight>> = {
       ...(p.has("step") && { step: p.tensor("step") }),
     }),
   half: (p) => new HalfWeight(p.tensor("values")),
+  "kept-rows": (p) => new KeptRows(p.weight("inner"), p.tensor("ids"), p.count("outputs")),
   "low-rank": (p) => new LowRank(p.weight("up"), p.weight("down")),
   "rounded-input": (p) =>
     new RoundedInput(p.weight("inner"), { bits: p.count("bits"), ...(p.has("range") && { range: p.tensor("range") }) }),
