@@ -26,6 +26,10 @@ export const commands: CommandTable = {
     summary: "judge a model: perplexity, multiple choice, exact answers, programs",
     load: async () => (await import("./eval.ts")).evaluate,
   },
+  guard: {
+    summary: "make a safety classifier small, and judge conversations with it",
+    load: async () => (await import("./guard.ts")).guard,
+  },
   inspect: {
     summary: "show what a model or file consists of: tensors, sizes, representations, damage",
     load: async () => (await import("./inspect.ts")).inspect,

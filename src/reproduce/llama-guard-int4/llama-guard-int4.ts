@@ -39,10 +39,20 @@ export const llamaGuardInt4: System = {
   },
 };
 
-/** Sizes of the two guards. */
-const shapes = {
-  teacher: { layers: 6, dim: 128, heads: 4, ffn: 512 },
-  student: { layers: 6, dim: 96, heads: 4, ffn: 384 },
+/** Sizes of the two guards, and of what is left of the student. */
+const sizes = {
+  short: {
+    teacher: { layers: 6, dim: 96, heads: 4, ffn: 384 },
+    student: { layers: 6, dim: 64, heads: 4, ffn: 256 },
+    left: { layers: 4, ffn: 192 },
+    steps: 250,
+  },
+  full: {
+    teacher: { layers: 6, dim: 128, heads: 4, ffn: 512 },
+    student: { layers: 6, dim: 96, heads: 4, ffn: 384 },
+    left: { layers: 4, ffn: 288 },
+    steps: 600,
+  },
 } as const;
 
 class Experiment {
@@ -52,7 +62,7 @@ class Experiment {
   readonly #prompts: readonly AnsweredPrompt[];
   readonly #test: readonly AnsweredPrompt[];
   readonly #recipe: GuardRecipe;
-  readonly #steps: number;
+  readonly #size: (typeof sizes)[keyof typeof sizes];
 
   constructor(setting: Setting, model: LanguageModel) {
     const { seed, full } = setting;
@@ -61,8 +71,8 @@ class Experiment {
     this.#codec = new GuardCodec(policy, this.#stories.tokenizer);
     this.#prompts = this.#stories.training.map((example) => this.#codec.example(example));
     this.#test = this.#stories.test.map((example) => this.#codec.example(example));
-    this.#steps = full ? 800 : 300;
-    this.#recipe = { layers: 4, ffn: 288, group: 32, steps: full ? 800 : 300, rate: 1e-3, seed };
+    this.#size = full ? sizes.full : sizes.short;
+    this.#recipe = { ...this.#size.left, group: 32, steps: this.#size.steps, rate: 1e-3, seed };
   }
 
   async run(): Promise<Finding> {
@@ -135,9 +145,9 @@ class Experiment {
   }
 
   /** A guard of one of the two sizes, trained on the verdicts. */
-  async #tuned(name: keyof typeof shapes): Promise<GuardModel> {
+  async #tuned(name: "teacher" | "student"): Promise<GuardModel> {
     const { seed, bench, signal, log } = this.#setting;
-    const { layers, dim, heads, ffn } = shapes[name];
+    const { layers, dim, heads, ffn } = this.#size[name];
     const config = decoderConfig({
       model_type: "llama",
       vocab_size: this.#stories.tokenizer.vocabSize,
@@ -150,8 +160,8 @@ class Experiment {
       tie_word_embeddings: false,
     });
     const start = { config, weights: initDecoder(config, new Rng(seed).fork(name)) };
-    const training = { steps: this.#steps, rate: 2e-3, seed };
-    const key = ["llama-guard-int4", seed, shapes[name], this.#prompts.length, training];
+    const training = { steps: this.#size.steps, rate: 2e-3, seed };
+    const key = ["llama-guard-int4", seed, this.#size[name], this.#prompts.length, training];
     const weights = await cachedTree<Weights>(bench, key, start.weights, async () => {
       const began = performance.now();
       const tuned = await distillGuard(start, null, this.#prompts, { ...training, signal });

@@ -34,7 +34,7 @@ function examplesOf(stories: readonly string[]): GuardExample[] {
       ),
     );
     return passages
-      .filter((text) => text.length >= 40 && text.length <= 180)
+      .filter((text) => text.length >= 40 && text.length <= 140)
       .map((text): GuardExample => {
         const categories = policy.categories.filter((_, i) => labels[i]!.test(text)).map(({ code }) => code);
         return {

@@ -2,6 +2,7 @@
 export * from "./answers.ts";
 export * from "./compress.ts";
 export * from "./distill.ts";
+export * from "./guard.ts";
 export * from "./metrics.ts";
 export * from "./policy.ts";
 export * from "./verdicts.ts";
