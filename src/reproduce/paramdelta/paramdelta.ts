@@ -137,7 +137,7 @@ class Experiment {
    */
   #postTrain(what: string, weights: Weights): Promise<Weights> {
     const { post: steps } = this.#steps;
-    return this.#train(what, weights, { steps, rate: 1.5e-3 }, (rng) => this.#lessons.skill(rng));
+    return this.#train(what, weights, { steps, rate: 1e-3 }, (rng) => this.#lessons.skill(rng));
   }
 
   /** Goes on training a base on the new text; at a low rate it stays close. */
