@@ -55,7 +55,7 @@ beforeAll(async () => {
 afterAll(async () => await rm(folder, { recursive: true }));
 
 describe("pare guard", { timeout: 120_000 }, () => {
-  it("compresses by a recipe into a folder a seventh of the size, with a row for each stage", async () => {
+  it("compresses by a recipe into a much smaller folder, with a row for each stage", async () => {
     const { code, out, err } = await pare("guard", "compress", "--recipe", at("recipe.json"), "--json");
     expect([code, err]).toEqual([0, ""]);
     const { stages } = JSON.parse(out);

@@ -97,7 +97,7 @@ async function readRecipe(path: string) {
 
 /** A path relative to the recipe, or a name on the hub as it is. */
 function modelPlace(recipe: string, place: string): string {
-  return /^[\w.-]+\/[\w.-]+(@\S+)?$/.test(place) ? place : resolve(dirname(recipe), place);
+  return /^\w[\w.-]*\/[\w.-]+(@\S+)?$/.test(place) ? place : resolve(dirname(recipe), place);
 }
 
 async function compressed(path: string, force: boolean, signal: AbortSignal): Promise<Outcome> {
@@ -119,7 +119,9 @@ async function compressed(path: string, force: boolean, signal: AbortSignal): Pr
       `${from.student} and ${from.teacher} cut texts into different tokens; a teacher needs the student's tokenizer`,
     );
   const data = { codec: new GuardCodec(policy, tokenizer), training, test };
-  const onStage = ({ stage: name, f1 }: StageReport): void => console.error(`${name}: F1 ${f1.toFixed(3)}`);
+  const onStage = ({ stage: name, f1 }: StageReport): void => {
+    if (process.stderr.isTTY) console.error(`${name}: F1 ${f1.toFixed(3)}`);
+  };
   const result = await compressGuard(student, teacher, data, recipe, { onStage, signal });
   const json = { ...student.json, num_hidden_layers: result.config.layers, intermediate_size: result.config.ffn };
   await saveGuard(staging.folder, { json, weights: result.weights, tokenizer, policy });

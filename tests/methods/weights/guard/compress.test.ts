@@ -22,7 +22,7 @@ import { codec, conversations, guardModel, json, policy, tokenizer } from "./sma
 const training = conversations(64, 2);
 const test = conversations(24, 3);
 const prompts = training.map((example) => codec.example(example));
-const recipe: GuardRecipe = { layers: 2, ffn: 32, group: 32, steps: 30, rate: 3e-3, batch: 8 };
+const recipe: GuardRecipe = { layers: 2, ffn: 32, group: 32, steps: 60, rate: 3e-3, batch: 8 };
 
 let made: Promise<{ student: ReturnType<typeof guardModel>; small: CompressedGuard }> | undefined;
 
@@ -30,7 +30,7 @@ let made: Promise<{ student: ReturnType<typeof guardModel>; small: CompressedGua
 function compressed() {
   made ??= (async () => {
     const start = guardModel(1);
-    const weights = await distillGuard(start, null, prompts, { steps: 60, rate: 5e-3, batch: 8 });
+    const weights = await distillGuard(start, null, prompts, { steps: 150, rate: 5e-3, batch: 8 });
     const student = { ...start, weights };
     const small = await compressGuard(student, student, { codec, training, test }, recipe);
     return { student, small };
