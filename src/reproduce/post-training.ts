@@ -64,9 +64,16 @@ export class PostTraining {
     return calibrationWindows(training, { count: full ? 128 : 32, length: Math.min(256, config.maxPositions), seed });
   }
 
-  /** Perplexity when all matrices of the layers go through `method`; null leaves them as they are. */
-  async perplexityWith(method: MatrixMethod | null, prepared?: Prepared): Promise<number> {
-    const { seed, full, signal, log } = this.#setting;
+  /**
+   * Perplexity when all matrices of the layers go through `method`; null leaves them as they are.
+   * @param whole measures on all of the held-out text, as the full proof does, where a difference is too small for a part
+   */
+  async perplexityWith(
+    method: MatrixMethod | null,
+    prepared?: Prepared,
+    { whole = this.#setting.full }: { readonly whole?: boolean } = {},
+  ): Promise<number> {
+    const { seed, signal, log } = this.#setting;
     const { model } = this;
     signal.throwIfAborted();
     const { source, except } = prepared ?? { source: memorySource(model) };
@@ -76,7 +83,7 @@ export class PostTraining {
       weights = (await compressDecoder(source, plan, this.windows, { seed, signal })).weights;
     }
     const scorer = await DecoderScorer.open({ ...model, config: source.config, weights });
-    const tokens = full ? model.heldOut : model.heldOut.slice(0, 12_000);
+    const tokens = whole ? model.heldOut : model.heldOut.slice(0, 12_000);
     const { perplexity: value } = await perplexity(scorer, tokens);
     await scorer.dispose();
     const name = [prepared?.name, method?.name].filter(Boolean).join(", ") || "original";
