@@ -7,6 +7,8 @@ export const systems: Readonly<Record<string, () => Promise<System>>> = {
   "llama-guard-int4": async () => (await import("./llama-guard-int4/llama-guard-int4.ts")).llamaGuardInt4,
   paramdelta: async () => (await import("./paramdelta/paramdelta.ts")).paramdelta,
   quarot: async () => (await import("./quarot.ts")).quarot,
+  quest: async () => (await import("./quest.ts")).quest,
+  rolora: async () => (await import("./rolora.ts")).rolora,
   smoothquant: async () => (await import("./smoothquant.ts")).smoothquant,
   sparsegpt: async () => (await import("./sparsegpt.ts")).sparsegpt,
   "svd-llm": async () => (await import("./svd.ts")).svdLlm,

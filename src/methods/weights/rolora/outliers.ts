@@ -8,9 +8,9 @@ import type { MaybeRotated } from "./rotate.ts";
 export interface InputOutliers {
   /** Name of the matrix. */
   readonly layer: string;
-  /** `mean((x - mean x)^4) / var(x)^2` over all inputs: 3 for normal ones. */
+  /** `mean((x - mean x)^4) / var(x)^2` of a token's input, which has a step of its own; their mean. 3 for normal ones. */
   readonly kurtosis: number;
-  /** Largest magnitude in roots of the mean square. */
+  /** Largest magnitude in roots of the token's mean square, of the token that has the largest. */
   readonly maxOverRms: number;
 }
 
@@ -31,10 +31,11 @@ export async function outlierReport(
       return names.map((name) => {
         const [x, weight] = [captured[matrixInput(name)]!, weights[name]];
         const turned = weight instanceof TransformedWeight && weight.hadamard > 0 ? hadamard(x, weight.hadamard) : x;
-        const squares = square(sub(turned, mean(turned)));
+        const token = { axes: [-1], keepDims: true };
+        const squares = square(sub(turned, mean(turned, token)));
         return {
-          kurtosis: div(mean(square(squares)), square(mean(squares))),
-          maxOverRms: div(max(abs(turned)), sqrt(mean(square(turned)))),
+          kurtosis: mean(div(mean(square(squares), token), square(mean(squares, token)))),
+          maxOverRms: max(div(max(abs(turned), token), sqrt(mean(square(turned), token)))),
         };
       });
     },
