@@ -5,10 +5,11 @@ import { compress } from "./compress.ts";
 import { decode } from "./decode/decode.ts";
 import { linalg } from "./linalg.ts";
 import { merge } from "./merge/merge.ts";
+import { qat } from "./qat/qat.ts";
 import { throughput } from "./report.ts";
 import { train } from "./train.ts";
 
-const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, compress, linalg, merge };
+const benches: Readonly<Record<string, Command>> = { train: throughput(train), decode, compress, linalg, merge, qat };
 
 const { rounds, threads, json, ...given } = readArguments();
 try {

@@ -1,8 +1,8 @@
 import { decoderConfig, decoderLogits } from "../src/models/index.ts";
-import { crossEntropy, Dense, optim } from "../src/nn/index.ts";
+import { crossEntropy, Dense, optim, type Weight } from "../src/nn/index.ts";
 import { nodesOf, toOnnx } from "../src/onnx/index.ts";
 import { loadDevice } from "../src/runtime/index.ts";
-import { flattenTree, HostTensor, isHostTensor, randomKey } from "../src/tensor/index.ts";
+import { flattenTree, HostTensor, isHostTensor, type Leaf, randomKey } from "../src/tensor/index.ts";
 import { compileStep, type StepLoop } from "../src/train/index.ts";
 import type { Participant } from "./harness.ts";
 import { liveActivationBytes } from "./memory.ts";
@@ -23,8 +23,19 @@ const config = decoderConfig({
   tie_word_embeddings: true,
 });
 
+/** What is done to the model and its optimizer before a step is built of them. */
+export interface Variant {
+  weights(dense: Record<string, Weight | HostTensor>): Promise<Record<string, Weight | Leaf>>;
+  optimizer(base: optim.Optimizer): optim.Optimizer;
+}
+
 /** pare's own training step: one graph of loss, gradients and AdamW on onnxruntime's native CPU device. */
 export function create(threads: number): Participant {
+  return trainingStep(threads);
+}
+
+/** The same, of a model that is trained in another way where a variant is given. */
+export function trainingStep(threads: number, variant?: Variant): Participant {
   let loop: StepLoop;
   const { tokens, targets } = trainingBatch();
   const ints = (values: Int32Array): HostTensor =>
@@ -35,23 +46,25 @@ export function create(threads: number): Participant {
 
   return {
     async setup() {
-      const weights = Object.fromEntries(
+      const dense: Record<string, Weight | HostTensor> = Object.fromEntries(
         Object.entries(initialWeights()).map(([name, values]) => {
           const tensor = new HostTensor("f32", shapes[name]!, values);
           return [name, tensor.shape.length === 2 ? new Dense(tensor) : tensor];
         }),
       );
+      const weights = variant ? await variant.weights(dense) : dense;
+      const rule = optim.adamw({
+        beta1: adamw.beta1,
+        beta2: adamw.beta2,
+        epsilon: adamw.eps,
+        weightDecay: adamw.decay,
+      });
       const began = performance.now();
       loop = await compileStep({
         params: weights,
         example: feed[0]!,
         loss: (params, { ids, targets: next }) => crossEntropy(decoderLogits(config, params, ids), next),
-        optimizer: optim.adamw({
-          beta1: adamw.beta1,
-          beta2: adamw.beta2,
-          epsilon: adamw.eps,
-          weightDecay: adamw.decay,
-        }),
+        optimizer: variant ? variant.optimizer(rule) : rule,
         clipNorm: null,
         threads,
         spin: true,

@@ -12,6 +12,7 @@ export * from "./gguf/types.ts";
 export * from "./gguf/write.ts";
 export * from "./hf-folder.ts";
 export * from "./hub.ts";
+export * from "./idx.ts";
 export { ggufLimits, type Limits, llama2cLimits, safetensorsLimits } from "./limits.ts";
 export * from "./llama-config.ts";
 export * from "./llama2c.ts";

@@ -6,6 +6,8 @@ export const systems: Readonly<Record<string, () => Promise<System>>> = {
   gptq: async () => (await import("./gptq.ts")).gptq,
   "llama-guard-int4": async () => (await import("./llama-guard-int4/llama-guard-int4.ts")).llamaGuardInt4,
   paramdelta: async () => (await import("./paramdelta/paramdelta.ts")).paramdelta,
+  paretoq: async () => (await import("./paretoq/paretoq.ts")).paretoq,
+  parq: async () => (await import("./parq/parq.ts")).parq,
   quarot: async () => (await import("./quarot.ts")).quarot,
   quest: async () => (await import("./quest.ts")).quest,
   rolora: async () => (await import("./rolora.ts")).rolora,

@@ -22,15 +22,31 @@ export interface LocalWorkbenchOptions {
   readonly model?: string | undefined;
   /** A file with text for that model, of which the last tenth is held out. Default: the texts that come with pare. */
   readonly text?: string | undefined;
+  /** Where data sets lie that do not come with the package. Default: the folder that `PARE_DATA` names. */
+  readonly dataFolder?: string | undefined;
 }
 
 /** Works on what comes with the package or is named, and keeps what experiments train in the user's cache folder. */
-export function localWorkbench({ cacheFolder = experimentCache(), ...named }: LocalWorkbenchOptions = {}): Workbench {
+export function localWorkbench({
+  cacheFolder = experimentCache(),
+  dataFolder = process.env["PARE_DATA"],
+  ...named
+}: LocalWorkbenchOptions = {}): Workbench {
   let model: Promise<LanguageModel> | undefined;
   return {
     languageModel: () => (model ??= openLanguageModel(named)),
     cached: (key, make) => cachedIn(cacheFolder, key, make),
+    ...(dataFolder && { dataFile: (path) => fileIn(dataFolder, path) }),
   };
+}
+
+async function fileIn(folder: string, path: string): Promise<Uint8Array<ArrayBuffer> | null> {
+  try {
+    return new Uint8Array(await readFile(join(folder, path)));
+  } catch (error) {
+    if ((error as { code?: string }).code === "ENOENT") return null;
+    throw error;
+  }
 }
 
 /** Where experiments keep models that they trained: `PARE_CACHE`, or `pare/experiments` in the user's cache folder. */

@@ -22,6 +22,8 @@ export interface Workbench {
    * depend on. They are made when there are none under that key.
    */
   cached(key: unknown, make: () => Promise<Record<string, HostTensor>>): Promise<Record<string, HostTensor>>;
+  /** A file of the folder of data sets, by its path in there; null where it is not there. Absent: there is no folder. */
+  dataFile?(path: string): Promise<Uint8Array<ArrayBuffer> | null>;
 }
 
 /**
