@@ -25,5 +25,5 @@ export const variants: Readonly<Record<string, Variant>> = {
   "parq 2 bits": parqTo(2),
   "parq 2 bits, optimal": parqTo(2, "lsbq-optimal"),
   "parq 4 bits": parqTo(4),
-  "quest 4 bits, weights and inputs": { ...asIs, weights: async (dense) => questWeights(dense, { weightBits: 4, inputBits: 4 }) },
+  "quest 4 bits": { ...asIs, weights: async (dense) => questWeights(dense, { weightBits: 4, inputBits: 4 }) },
 };
