@@ -55,7 +55,7 @@ export async function runDecode(options: DecodeOptions): Promise<Report> {
 
 function precisionOf(bits: string): Precision {
   const found = Object.entries(precisions).find(([, precision]) => `${precision.bits}` === bits.trim());
-  if (!found) throw new UsageError(`--bits takes 32, 8 and 4, separated by commas, not ${bits}`);
+  if (!found) throw new UsageError(`--bits takes 32, 8, 4 and 2, separated by commas, not ${bits}`);
   return found[0] as Precision;
 }
 

@@ -92,7 +92,7 @@ test("a shape or a number of bits that there is not", async () => {
   const run = (options: { shape: string; bits: string }) =>
     runDecode({ ...options, rounds: 1, threads: 1, work, log: quiet });
   await expect(run({ shape: "large", bits: "4" })).rejects.toThrow('there is no shape "large"; there are tiny, 100m');
-  await expect(run({ shape: "tiny", bits: "4,5" })).rejects.toThrow("--bits takes 32, 8 and 4, separated by commas");
+  await expect(run({ shape: "tiny", bits: "4,5" })).rejects.toThrow("--bits takes 32, 8, 4 and 2, separated by commas");
 });
 
 describe("three engines on one model", () => {

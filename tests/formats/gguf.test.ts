@@ -391,33 +391,51 @@ describe("block formats", () => {
     expect(encodingError(type, normal(2 ** 16, 5))).toBeLessThan(bound);
   });
 
-  it.each(["Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"])("%s keeps zeroes, constants and extremes in order", (type) => {
-    const roundTrip = (x: Float32Array): Float32Array => {
-      const decoded = new Float32Array(x.length);
-      dequantize(type, quantize(type, x), decoded);
-      return decoded;
-    };
-    expect(roundTrip(new Float32Array(256)).every((y) => y === 0)).toBe(true);
-    for (const constant of [3, -3, 1e-4]) {
-      for (const y of roundTrip(new Float32Array(256).fill(constant))) {
-        expect(Math.abs(y / constant - 1)).toBeLessThan(type === "Q4_0" ? 0.13 : 0.02);
+  it("Q2_K encodes normal numbers better than groups between their extremes", () => {
+    const x = normal(2 ** 16, 5);
+    let [error, total] = [0, 0];
+    for (let o = 0; o < x.length; o += 16) {
+      const group = x.subarray(o, o + 16);
+      const [low, high] = [Math.min(...group), Math.max(...group)];
+      for (const value of group) {
+        const q = Math.round((3 * (value - low)) / (high - low));
+        error += (value - low - (q * (high - low)) / 3) ** 2;
+        total += value * value;
       }
     }
-    // Below the least half float there is nothing but zero, and no NaN.
-    expect(roundTrip(new Float32Array(256).fill(1e-12)).every((y) => y === 0)).toBe(true);
-    const spike = new Float32Array(256);
-    spike[77] = -1000;
-    const back = roundTrip(spike);
-    expect(Math.abs(back[77]! + 1000)).toBeLessThan(10);
-    expect(back.every((y, i) => i === 77 || Math.abs(y) < 1)).toBe(true);
-    expect(() => quantize(type, new Float32Array(256).fill(1e30))).toThrow("beyond half precision");
-    expect(() => quantize(type, new Float32Array(256).fill(Infinity))).toThrow(`${type} cannot hold Infinity`);
-    expect(() => quantize(type, new Float32Array(31))).toThrow(`31 numbers are not whole ${type} blocks`);
+    expect(encodingError("Q2_K", x)).toBeLessThan(0.97 * Math.sqrt(error / total));
   });
+
+  it.each(["Q8_0", "Q2_K", "Q4_0", "Q4_K", "Q5_K", "Q6_K"])(
+    "%s keeps zeroes, constants and extremes in order",
+    (type) => {
+      const roundTrip = (x: Float32Array): Float32Array => {
+        const decoded = new Float32Array(x.length);
+        dequantize(type, quantize(type, x), decoded);
+        return decoded;
+      };
+      expect(roundTrip(new Float32Array(256)).every((y) => y === 0)).toBe(true);
+      for (const constant of [3, -3, 1e-4]) {
+        for (const y of roundTrip(new Float32Array(256).fill(constant))) {
+          expect(Math.abs(y / constant - 1)).toBeLessThan(type === "Q4_0" ? 0.13 : 0.02);
+        }
+      }
+      // Below the least half float there is nothing but zero, and no NaN.
+      expect(roundTrip(new Float32Array(256).fill(1e-12)).every((y) => y === 0)).toBe(true);
+      const spike = new Float32Array(256);
+      spike[77] = -1000;
+      const back = roundTrip(spike);
+      expect(Math.abs(back[77]! + 1000)).toBeLessThan(10);
+      expect(back.every((y, i) => i === 77 || Math.abs(y) < 1)).toBe(true);
+      expect(() => quantize(type, new Float32Array(256).fill(1e30))).toThrow("beyond half precision");
+      expect(() => quantize(type, new Float32Array(256).fill(Infinity))).toThrow(`${type} cannot hold Infinity`);
+      expect(() => quantize(type, new Float32Array(31))).toThrow(`31 numbers are not whole ${type} blocks`);
+    },
+  );
 
   it("without a decoder or encoder are refused by name", () => {
     expect(() => dequantize("IQ1_S", new Uint8Array(50), new Float32Array(256))).toThrow("no decoder for IQ1_S");
-    expect(() => quantize("Q2_K", new Float32Array(256))).toThrow("no encoder for Q2_K");
+    expect(() => quantize("Q3_K", new Float32Array(256))).toThrow("no encoder for Q3_K");
     expect(() => dequantize("Q8_0", new Uint8Array(33), new Float32Array(32))).toThrow("33 bytes of Q8_0 do not fill");
     expect(() => dequantize("Q8_0", new Uint8Array(34), new Float32Array(32), 1)).toThrow(
       "do not fill elements from 1 of 32",

@@ -168,7 +168,7 @@ const q4_0: Encoder = (from, o, to, p, blocks) => {
 };
 
 const steps = new Float64Array(16);
-const minima = new Float64Array(8);
+const minima = new Float64Array(16);
 const codes = new Uint8Array(256);
 
 /**
@@ -182,7 +182,7 @@ function superBlock(from: Float32Array, o: number, levels: number, to: Uint8Arra
     minima[group] = line.minimum;
   }
   const d = putHalfAbove(to, p, Math.max(...steps.subarray(0, 8)) / 63);
-  const m = putHalfAbove(to, p + 2, Math.max(...minima) / 63);
+  const m = putHalfAbove(to, p + 2, Math.max(...minima.subarray(0, 8)) / 63);
   for (let group = 0; group < 8; group++) {
     const { scale, minimum } = roundLine(from, o + 32 * group, levels, d, m, steps[group]!, minima[group]!);
     const at = p + 4 + (group & 3);
@@ -199,6 +199,29 @@ function superBlock(from: Float32Array, o: number, levels: number, to: Uint8Arra
     for (let i = 32 * group; i < 32 * group + 32; i++) codes[i] = nearest((from[o + i]! + low) * inverse, levels);
   }
 }
+
+const q2_K: Encoder = (from, o, to, p, blocks) => {
+  for (let b = 0; b < blocks; b++, o += 256, p += 84) {
+    for (let group = 0; group < 16; group++) {
+      fitLine(from, o + 16 * group, 16, 3);
+      steps[group] = line.step;
+      minima[group] = line.minimum;
+    }
+    const d = putHalfAbove(to, p + 80, Math.max(...steps) / 15);
+    const m = putHalfAbove(to, p + 82, Math.max(...minima) / 15);
+    for (let group = 0; group < 16; group++) {
+      const scale = nearest(steps[group]! * inverseOf(d), 15);
+      const minimum = nearest(minima[group]! * inverseOf(m), 15);
+      to[p + group] = scale | (minimum << 4);
+      const inverse = inverseOf(d * scale);
+      const at = p + 16 + 32 * (group >> 3) + 16 * (group & 1);
+      for (let i = 0; i < 16; i++) {
+        const code = nearest((from[o + 16 * group + i]! + m * minimum) * inverse, 3);
+        to[at + i] = to[at + i]! | (code << (group & 6));
+      }
+    }
+  }
+};
 
 const q4_K: Encoder = (from, o, to, p, blocks) => {
   for (let b = 0; b < blocks; b++, o += 256, p += 144) {
@@ -244,6 +267,7 @@ const q6_K: Encoder = (from, o, to, p, blocks) => {
 const encoders: ReadonlyMap<string, Encoder> = new Map([
   ["Q4_0", q4_0],
   ["Q8_0", q8_0],
+  ["Q2_K", q2_K],
   ["Q4_K", q4_K],
   ["Q5_K", q5_K],
   ["Q6_K", q6_K],

@@ -36,8 +36,8 @@ interface Scale {
 
 const short: Scale = {
   shape: { vocab: 1024, layers: 2, dim: 64, heads: 4, ffn: 192 },
-  full: 720,
-  few: 80,
+  full: 1440,
+  few: 160,
   batch: 8,
   length: 64,
 };
