@@ -1,3 +1,5 @@
 /** Reports as pages. */
+
+export * from "./kick-page.node.ts";
 export * from "./page.node.ts";
 export * from "./probe.node.ts";
