@@ -34,6 +34,10 @@ export const commands: CommandTable = {
     summary: "show what a model or file consists of: tensors, sizes, representations, damage",
     load: async () => (await import("./inspect.ts")).inspect,
   },
+  kick: {
+    summary: "find out what compression takes from a model that perplexity does not show",
+    load: async () => (await import("./kick.ts")).kick,
+  },
   merge: {
     summary: "make one model of several by adding up their weights: ParamΔ, TIES, DARE, ...",
     load: async () => (await import("./merge.ts")).merge,

@@ -10,6 +10,7 @@ export * from "./task.ts";
 export * from "./tasks/factoid.ts";
 export * from "./tasks/instruct.ts";
 export * from "./tasks/mcq.ts";
+export * from "./tasks/passages.ts";
 export * from "./tasks/repetition.ts";
 export * from "./tasks/retrieval.ts";
 export * from "./tasks/summary.ts";
