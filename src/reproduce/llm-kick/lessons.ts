@@ -3,19 +3,24 @@ import type { BatchSource } from "../../train/index.ts";
 import type { Fact, World } from "./world.ts";
 
 /** What a row of a batch is about. */
-const kinds = ["text", "facts", "reading", "echo", "choice"] as const;
+const kinds = ["text", "facts", "reading", "choice"] as const;
 type Kind = (typeof kinds)[number];
 
 /**
  * Rows of each kind in a batch: windows of plain `text`; `facts` of the world, stated and asked for; made-up facts of
- * strangers with questions about them behind (`reading`); invented words and the same again (`echo`); questions about
- * facts with four choices (`choice`). Each kind counts as much as it has rows.
+ * strangers with questions about them behind, each asked several times (`reading`); questions about facts with four
+ * choices (`choice`). Each kind counts as much as it has rows.
  */
 export interface Phase {
+  /** The step that ends it. */
   readonly until: number;
   readonly rows: Readonly<Partial<Record<Kind, number>>>;
   /** Strangers in a passage. */
   readonly strangers: readonly [fewest: number, most: number];
+  /** Names and values that strangers have at most: to look things up is learned far sooner among few. */
+  readonly pool: number;
+  /** Times that each stranger of a passage is asked for. */
+  readonly repeats: number;
 }
 
 export interface LessonPlan {
@@ -59,13 +64,13 @@ export class Lessons implements BatchSource<Lesson> {
 
   next(): Lesson {
     const { length } = this.#plan;
-    const { rows: counts, strangers } = this.#phase();
+    const phase = this.#phase();
+    const counts = phase.rows;
     const rng = this.#rng.fork(this.#step);
     const lines: Readonly<Record<Kind, () => Line>> = {
       text: () => this.#textLine(rng),
       facts: () => this.#factLine(rng),
-      reading: () => this.#passage(strangers, rng),
-      echo: () => this.#echo(rng),
+      reading: () => this.#passage(phase, rng),
       choice: () => this.#choice(rng),
     };
     const total = kinds.reduce((sum, kind) => sum + (counts[kind] ?? 0), 0);
@@ -123,19 +128,11 @@ export class Lessons implements BatchSource<Lesson> {
     return this.#line(parts, [parts.length - 2, parts.length - 1]);
   }
 
-  #passage([fewest, most]: Phase["strangers"], rng: Rng): Line {
-    const strangers = this.#world.fresh(fewest + rng.integer(most - fewest + 1), rng);
+  #passage({ strangers: [fewest, most], pool, repeats }: Phase, rng: Rng): Line {
+    const strangers = this.#world.fresh(fewest + rng.integer(most - fewest + 1), rng, pool);
     const stated = strangers.map((fact) => this.#stated(fact, false));
-    const asked = rng.sample(strangers, strangers.length).map((fact) => this.#asked(fact));
-    return together([...stated, ...asked]);
-  }
-
-  #echo(rng: Rng): Line {
-    const words = this.#world.noise(4 + rng.integer(this.#plan.length / 2 - 4), rng);
-    return this.#line(
-      [...words, ...words],
-      Array.from(words, (_, i) => words.length + i),
-    );
+    const questions = Array.from({ length: repeats }, () => rng.sample(strangers, strangers.length)).flat();
+    return together([...stated, ...questions.map((fact) => this.#asked(fact))]);
   }
 
   #choice(rng: Rng): Line {
@@ -143,17 +140,27 @@ export class Lessons implements BatchSource<Lesson> {
     const fact = facts[rng.integer(facts.length)]!;
     const { choices, letter } = this.#world.choices(fact, rng);
     const listed = choices.flatMap((choice, i) => [`${"ABCD"[i]}.`, choice, "\n"]);
-    const parts = ["Q: ", ...this.#world.question(fact), "\n", ...listed, "Answer:", ` ${letter}`, "\n"];
+    const parts = [...this.#world.question(fact), "\n", ...listed, "Answer:", ` ${letter}`, "\n"];
     return this.#line(parts, [parts.length - 2]);
   }
 
-  /** @param scored parts that count */
+  /** @param scored parts that count, each with nothing before it that its tokens could depend on */
   #line(parts: readonly string[], scored: readonly number[]): Line {
-    const pieces = parts.map((part) => this.#world.ids([part]));
-    return {
-      ids: pieces.flat(),
-      scored: pieces.flatMap((piece, i) => piece.map(() => scored.includes(i))),
+    const line: { ids: number[]; scored: boolean[] } = { ids: [], scored: [] };
+    const add = (pieces: readonly string[], counts: boolean): void => {
+      for (const id of this.#world.ids(pieces)) {
+        line.ids.push(id);
+        line.scored.push(counts);
+      }
     };
+    let from = 0;
+    for (const at of scored) {
+      add(parts.slice(from, at), false);
+      add([parts[at]!], true);
+      from = at + 1;
+    }
+    add(parts.slice(from), false);
+    return line;
   }
 }
 

@@ -20,11 +20,10 @@ interface Relation {
   readonly asked: readonly [before: string, after: string];
 }
 
-const relations: readonly Relation[] = [
-  { stated: ["", " lives in", "."], asked: ["Where does", " live?"] },
-  { stated: ["", " likes to eat", "."], asked: ["What does", " eat?"] },
-  { stated: ["", " plays with", "."], asked: ["Who plays with", "?"] },
-];
+const relations: readonly Relation[] = ["home", "food", "song"].map((what) => ({
+  stated: [`The ${what} of`, " is", "."],
+  asked: [`What is the ${what} of`, "?"],
+}));
 
 export interface Fact {
   readonly person: readonly [first: string, last: string];
@@ -36,20 +35,24 @@ const LETTERS = ["A", "B", "C", "D"] as const;
 const END = "<|endoftext|>";
 
 /**
- * Persons with a home, a food and a friend each, none of which any text tells of. Each first name, last name and value is
+ * Persons with a home, a food and a song each, none of which any text tells of. Each first name, last name and value is
  * a token of its own. What a person is known for depends on both names together, so that no embedding can hold it.
  */
 export class World {
   readonly tokenizer: Tokenizer;
   readonly facts: readonly Fact[];
+  /** Values that a relation may have. */
+  readonly values: number;
   readonly #firsts: readonly string[];
   readonly #lasts: readonly string[];
   readonly #values: readonly (readonly string[])[];
   readonly #known: ReadonlySet<string>;
+  readonly #words: ReadonlySet<string>;
   readonly #memo = new Map<string, readonly number[]>();
 
   constructor(text: string, { seed, textVocab, persons, names, values }: WorldOptions) {
     const rng = new Rng(seed).fork("world");
+    this.values = values;
     const words = inventedWords(rng.fork("words"), 2 * names + relations.length * values);
     this.#firsts = words.slice(0, names);
     this.#lasts = words.slice(names, 2 * names);
@@ -66,6 +69,7 @@ export class World {
       relations.map((_, relation) => ({ person, relation, value: this.#value(relation, drawing) })),
     );
     this.#known = new Set(this.facts.map(({ person }) => person.join("")));
+    this.#words = new Set(words);
     this.tokenizer = tokenizerOf(text, words, textVocab);
   }
 
@@ -88,23 +92,18 @@ export class World {
   /**
    * Facts of one relation about persons that the world does not know, no two of them with a name or value in common: which
    * is asked for can only be told by the name.
+   * @param pool names and values to draw from, of each kind
    */
-  fresh(count: number, rng: Rng): Fact[] {
+  fresh(count: number, rng: Rng, pool = Number.POSITIVE_INFINITY): Fact[] {
     for (;;) {
-      const firsts = rng.sample(this.#firsts, count);
-      const lasts = rng.sample(this.#lasts, count);
+      const firsts = rng.sample(this.#firsts.slice(0, pool), count);
+      const lasts = rng.sample(this.#lasts.slice(0, pool), count);
       const persons = firsts.map((first, i) => [first, lasts[i]!] as const);
       if (persons.some((person) => this.#known.has(person.join("")))) continue;
       const relation = rng.integer(relations.length);
-      const values = rng.sample(this.#values[relation]!, count);
+      const values = rng.sample(this.#values[relation]!.slice(0, pool), count);
       return persons.map((person, i) => ({ person, relation, value: values[i]! }));
     }
-  }
-
-  /** Invented words in any order. */
-  noise(count: number, rng: Rng): string[] {
-    const all = [this.#firsts, this.#lasts, ...this.#values].flat();
-    return Array.from({ length: count }, () => all[rng.integer(all.length)]!);
   }
 
   statement({ person, relation, value }: Fact): string[] {
@@ -128,16 +127,29 @@ export class World {
     return { choices: others, letter: LETTERS[at]! };
   }
 
-  /** Tokens of parts of a text, each of them invented words or what stands between. */
+  /** Tokens of parts of a text as those of the whole text: invented words stand alone, what is between goes together. */
   ids(parts: readonly string[]): number[] {
-    return parts.flatMap((part) => {
-      let ids = this.#memo.get(part);
-      if (!ids) {
-        ids = this.tokenizer.encode(part, { addSpecialTokens: false });
-        this.#memo.set(part, ids);
+    const ids: number[] = [];
+    let text = "";
+    for (const part of [...parts, null]) {
+      if (part !== null && !this.#words.has(part)) {
+        text += part;
+        continue;
       }
-      return ids;
-    });
+      ids.push(...this.#encoded(text));
+      text = "";
+      if (part !== null) ids.push(...this.#encoded(part));
+    }
+    return ids;
+  }
+
+  #encoded(text: string): readonly number[] {
+    let ids = this.#memo.get(text);
+    if (!ids) {
+      ids = this.tokenizer.encode(text, { addSpecialTokens: false });
+      this.#memo.set(text, ids);
+    }
+    return ids;
   }
 }
 

@@ -1,0 +1,206 @@
+import { type KickReport, type KickRow, type KickSetting, kick, kickCompressors } from "../evaluate/index.ts";
+import { disagreementLines, rowName } from "../report/node.ts";
+import { Rng } from "../tensor/index.ts";
+import { type ExamSize, examOf } from "./llm-kick/exam.ts";
+import { layerErrors } from "./llm-kick/layer-errors.ts";
+import { selfTests } from "./llm-kick/self-tests.ts";
+import { curriculum, type Student, trainStudent } from "./llm-kick/student.ts";
+import type { Check, Finding, Setting, System } from "./system.ts";
+
+/** A small model that knows invented facts and reads, compressed in many ways: what perplexity shows of it, and what tasks do. */
+export const llmKick: System = {
+  name: "LLM-KICK",
+  family: "evaluate",
+  summary: "finds out what a compressed language model lost of knowledge and abilities where perplexity hardly moves",
+  paper: {
+    title: "Compressing LLMs: The Truth is Rarely Pure and Never Simple",
+    authors: "Jaiswal, Gan, Du, Zhang, Wang, Yang",
+    year: 2024,
+    url: "https://arxiv.org/abs/2310.01382",
+  },
+  file: "src/evaluate/kick/kick.ts",
+  command: "pare kick",
+  claim:
+    "where perplexity is still flat, pruned and rounded models have lost facts; what stands in the text before is found far longer",
+  bar: "facts lost by more than 5 % where perplexity rose by no more than 3 %, and open-book answers matching to 10 points more sparsity than facts, each for two of three pruning methods; 8 bits match, 2:4 loses 30 % of the facts, 4 bits lose more facts than perplexity rises; tasks and perplexity rank methods differently somewhere",
+  experiment: (setting) => new Experiment(setting).run(),
+};
+
+const pruning = ["magnitude", "wanda", "sparsegpt"] as const;
+const WINDOW = 64;
+
+class Experiment {
+  readonly #setting: Setting;
+  readonly #checks: Check[] = [];
+
+  constructor(setting: Setting) {
+    this.#setting = setting;
+  }
+
+  async run(): Promise<Finding> {
+    const { seed, full, log } = this.#setting;
+    const student = await trainStudent(
+      this.#setting,
+      full ? curriculum(400, 3, [600, 1100]) : curriculum(260, 2, [450, 450]),
+    );
+    const { world, parameters } = student;
+    log(`${world.facts.length} facts in ${parameters} parameters`);
+    const size = full
+      ? { factoid: 600, mcq: 200, closed: 200, open: 300 }
+      : { factoid: 300, mcq: 100, closed: 100, open: 150 };
+    const report = await this.#audit(student, size, full ? allGrids : fewGrids, full ? 3 : 1);
+    this.#dense(report, student);
+    this.#hidden(report);
+    this.#openBook(report);
+    this.#formats(report);
+    const errors = await layerErrors(student, WINDOW);
+    this.#check(
+      `share of ${errors.matrices} matrices whose errors rise from SparseGPT to Wanda to magnitude`,
+      errors.ordered,
+      0.8,
+      (a, b) => a >= b,
+    );
+    const known = await selfTests(examOf(world, size, new Rng(seed).fork("exam")), world.tokenizer, new Rng(seed));
+    this.#check("least score of an oracle", known.oracle, 1, (a, b) => a === b);
+    this.#check("largest score of a model that says nothing", known.silent, 0, (a, b) => a === b);
+    const { value, low, high } = known.guesser;
+    this.#check("score of a model that draws letters", value!, 0.25, (_, b) => low! <= b && b <= high!);
+    const lines = disagreementLines(report);
+    this.#check("pairs that a task and perplexity rank differently", lines.length, 1, (a, b) => a >= b);
+    const contrast = full ? await this.#contrast() : {};
+    return {
+      checks: this.#checks,
+      metrics: {
+        facts: world.facts.length,
+        "parameters per fact": parameters / world.facts.length,
+        "dense perplexity": report.dense.perplexity,
+        ...Object.fromEntries(
+          Object.entries(report.dense.scores).map(([key, { value: of }]) => [`dense ${key}`, of ?? 0]),
+        ),
+        ...Object.fromEntries(report.rows.map((row) => [`${rowName(row)}: factoid`, row.scores["factoid"]!.mean!])),
+        ...Object.fromEntries(
+          report.rows.map((row) => [`${rowName(row)}: open book`, row.scores["icrqa-open"]!.mean!]),
+        ),
+        ...contrast,
+      },
+      baseline: Object.fromEntries(
+        report.rows.map((row) => [`${rowName(row)}: rise of perplexity`, row.perplexityRise]),
+      ),
+      notes: lines.slice(0, 5),
+    };
+  }
+
+  #check(what: string, ours: number, baseline: number, holds: (ours: number, baseline: number) => boolean): void {
+    this.#checks.push({ what, ours, baseline, holds: holds(ours, baseline) });
+  }
+
+  async #audit(student: Student, size: ExamSize, grids: Grids, runs: number): Promise<KickReport> {
+    const { seed, signal, log, full } = this.#setting;
+    const { config, weights, world, training, heldOut } = student;
+    const all = kickCompressors();
+    let shown = "";
+    const report = await kick(
+      { config, weights, tokenizer: world.tokenizer },
+      {
+        ...{ runs, seed, signal },
+        tasks: examOf(world, size, new Rng(seed).fork("exam")),
+        compressors: Object.entries(grids).map(([name, grid]) => ({ compressor: all[name]!, grid })),
+        calibration: { tokens: training, count: full ? 256 : 128, length: WINDOW },
+        text: { tokens: heldOut.slice(0, full ? 30_000 : 10_000), window: WINDOW },
+        onProgress: ({ model, done, total }) => {
+          if (model !== shown) log(`${done} of ${total} models done; ${model}`);
+          shown = model;
+        },
+      },
+    );
+    for (const row of report.rows) {
+      const { factoid, "icrqa-open": open } = row.scores;
+      log(
+        `${rowName(row)}: perplexity ${(1 + row.perplexityRise).toFixed(3)} of the dense model's, factoid ${(1 - factoid!.drop!).toFixed(2)}, open book ${(1 - open!.drop!).toFixed(2)}`,
+      );
+    }
+    return report;
+  }
+
+  /** What the dense model knows and can do. */
+  #dense({ dense }: KickReport, { world }: Student): void {
+    const { factoid, "icrqa-closed": closed, "icrqa-open": open } = dense.scores;
+    const chance = 1 / world.values;
+    this.#check(
+      "dense factoid at least 0.1 and 20 times chance",
+      factoid!.value!,
+      Math.max(0.1, 20 * chance),
+      (a, b) => a >= b,
+    );
+    this.#check("dense factoid at most", factoid!.value!, 0.85, (a, b) => a <= b);
+    this.#check(
+      "closed book on strangers, and the best guess without looking",
+      closed!.value!,
+      world.chance,
+      (_, b) => closed!.low! <= b,
+    );
+    this.#check("dense open book", open!.value!, 0.8, (a, b) => a >= b);
+  }
+
+  /** Facts lost where perplexity shows nothing. */
+  #hidden({ rows }: KickReport): void {
+    const methods = pruning.filter((method) =>
+      rows.some((row) => row.method === method && row.perplexityRise <= 0.03 && row.scores["factoid"]!.drop! > 0.05),
+    );
+    this.#check("pruning methods that lose 5 % of facts at 3 % perplexity", methods.length, 2, (a, b) => a >= b);
+  }
+
+  /** What is in the text before outlasts what is in the weights. */
+  #openBook({ maxMatching }: KickReport): void {
+    const most = (method: string, score: string): number => maxMatching[method]?.[score] ?? 0;
+    const methods = pruning.filter((method) => most(method, "icrqa-open") >= most(method, "factoid") + 0.1 - 1e-9);
+    this.#check("pruning methods whose open book matches 10 points longer", methods.length, 2, (a, b) => a >= b);
+  }
+
+  #formats({ rows }: KickReport): void {
+    const row = (method: string, setting: KickSetting): KickRow =>
+      rows.find((one) => one.method === method && JSON.stringify(one.setting) === JSON.stringify(setting))!;
+    const lost = (one: KickRow): number => one.scores["factoid"]!.drop!;
+    const eight = row("nearest", { bits: 8 });
+    this.#check("facts lost at 8 bits", lost(eight), 0.05, (a, b) => a <= b);
+    this.#check("rise of perplexity at 8 bits", eight.perplexityRise, 0.05, (a, b) => a <= b);
+    for (const method of ["magnitude", "wanda"])
+      this.#check(`facts lost by ${method} at 2:4`, lost(row(method, { pattern: "2:4" })), 0.3, (a, b) => a >= b);
+    const four = row("nearest", { bits: 4 });
+    this.#check("facts lost at 4 bits, and the rise of perplexity", lost(four), four.perplexityRise, (a, b) => a > b);
+  }
+
+  /** The same with facts so few that the model has them by heart, where the effect should vanish. */
+  async #contrast(): Promise<Record<string, number>> {
+    const student = await trainStudent(this.#setting, curriculum(50, 3, [600, 500]));
+    const size = { factoid: 150, mcq: 50, closed: 50, open: 50 };
+    const grids = { magnitude: [{ sparsity: 0.3 }, { sparsity: 0.5 }], nearest: [{ bits: 4 }] };
+    const { dense, rows } = await this.#audit(student, size, grids, 1);
+    return {
+      "easy facts, dense factoid": dense.scores["factoid"]!.value!,
+      ...Object.fromEntries(
+        rows.flatMap((row) => [
+          [`easy facts, ${rowName(row)}: factoid kept`, 1 - row.scores["factoid"]!.drop!],
+          [`easy facts, ${rowName(row)}: rise of perplexity`, row.perplexityRise],
+        ]),
+      ),
+    };
+  }
+}
+
+type Grids = Readonly<Record<string, readonly KickSetting[]>>;
+
+const shares = (...of: readonly number[]): KickSetting[] => of.map((sparsity) => ({ sparsity }));
+const bits = (...of: readonly number[]): KickSetting[] => of.map((count) => ({ bits: count }));
+const pattern: KickSetting = { pattern: "2:4" };
+
+const allGrids: Grids = {
+  ...Object.fromEntries(pruning.map((name) => [name, [...shares(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), pattern]])),
+  nearest: bits(8, 4, 3, 2),
+  gptq: bits(8, 4, 3, 2),
+};
+
+const fewGrids: Grids = {
+  ...Object.fromEntries(pruning.map((name) => [name, [...shares(0.1, 0.2, 0.3, 0.4), pattern]])),
+  nearest: bits(8, 4),
+};

@@ -1,0 +1,48 @@
+import { closedBook, factoid, type KickItem, type KickTask, multipleChoice, openBook } from "../../evaluate/index.ts";
+import type { Rng } from "../../tensor/index.ts";
+import type { Fact, World } from "./world.ts";
+
+/** How many items each task has. */
+export interface ExamSize {
+  readonly factoid: number;
+  readonly mcq: number;
+  readonly closed: number;
+  readonly open: number;
+}
+
+/** Strangers in the text of an open-book question. */
+const STRANGERS = 3;
+
+/** The tasks of a world: its facts, free and with choices; strangers' facts without the text that tells them, and with it. */
+export function examOf(world: World, size: ExamSize, rng: Rng): readonly KickTask[] {
+  const asked = (fact: Fact): string => world.question(fact).join("");
+  const item = (fact: Fact, i: number): KickItem => ({
+    id: `${i}`,
+    question: asked(fact),
+    answers: [fact.value.trim()],
+  });
+  const known = rng.fork("factoid").permutation(world.facts.length);
+  const facts = Array.from(known, (i) => world.facts[i]!);
+  const choosing = rng.fork("choices");
+  const strange = (count: number, label: string): KickItem[] => {
+    const drawing = rng.fork(label);
+    return Array.from({ length: count }, (_, i) => {
+      const strangers = world.fresh(STRANGERS, drawing);
+      const context = strangers.map((fact) => world.statement(fact).join("")).join("\n");
+      return { ...item(strangers[drawing.integer(STRANGERS)]!, i), context };
+    });
+  };
+  const prompt = "Q: {question}\nA:";
+  return [
+    factoid(facts.slice(0, size.factoid).map(item), { prompt, maxTokens: 2, stop: ["\n"] }),
+    multipleChoice(
+      facts.slice(0, size.mcq).map((fact, i) => ({
+        ...item(fact, i),
+        choices: world.choices(fact, choosing).choices.map((choice) => choice.trim()),
+      })),
+      { header: "" },
+    ),
+    closedBook(strange(size.closed, "closed"), { prompt, maxTokens: 2 }),
+    openBook(strange(size.open, "open"), { prompt: `{evidence}\n${prompt}`, maxTokens: 2 }),
+  ];
+}

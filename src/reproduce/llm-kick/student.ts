@@ -1,0 +1,117 @@
+import { type DecoderConfig, decoderConfig, decoderLogits, initDecoder, type Weights } from "../../models/index.ts";
+import { optim, targetLogProbs } from "../../nn/index.ts";
+import { mul, neg, Rng, sum } from "../../tensor/index.ts";
+import { train } from "../../train/index.ts";
+import type { Setting } from "../system.ts";
+import { cachedTree } from "../workbench.ts";
+import { type LessonPlan, Lessons, type Phase } from "./lessons.ts";
+import { World, type WorldOptions } from "./world.ts";
+
+/** A small Llama and what it learns. */
+export interface Curriculum {
+  readonly world: Omit<WorldOptions, "seed">;
+  readonly dim: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly ffn: number;
+  readonly plan: LessonPlan;
+  /** Learning rate until `turn`, and the highest after it. */
+  readonly rates: readonly [first: number, second: number];
+  /** The step from which facts are learned. */
+  readonly turn: number;
+  readonly steps: number;
+}
+
+/**
+ * The curriculum of a world: first to look up in the text before, among few names and then among all, then the facts. In
+ * one mixture from the start, looking up is not learned within the steps that there are, and neither at a higher first
+ * rate.
+ * @param persons three facts each
+ */
+export function curriculum(persons: number, layers: number, [lookUp, facts]: readonly [number, number]): Curriculum {
+  const reading: Omit<Phase, "until" | "pool"> = { rows: { text: 4, reading: 20 }, strangers: [2, 3], repeats: 2 };
+  return {
+    world: { textVocab: 512, persons, names: Math.max(20, Math.round(2 * Math.sqrt(persons))), values: 100 },
+    ...{ dim: 64, layers, heads: 4, ffn: 192 },
+    plan: {
+      length: 64,
+      phases: [
+        { until: Math.round(0.3 * lookUp), pool: 20, ...reading },
+        { until: Math.round(0.6 * lookUp), pool: 50, ...reading },
+        { until: lookUp, pool: 1000, ...reading, strangers: [2, 4], repeats: 1 },
+        {
+          until: lookUp + facts,
+          pool: 1000,
+          rows: { text: 6, facts: 13, reading: 4, choice: 1 },
+          strangers: [2, 4],
+          repeats: 1,
+        },
+      ],
+    },
+    rates: [0.007, 0.015],
+    turn: lookUp,
+    steps: lookUp + facts,
+  };
+}
+
+/** A model that knows a world, with text that it has seen and text that it has not. */
+export interface Student {
+  readonly world: World;
+  readonly config: DecoderConfig;
+  readonly weights: Weights;
+  /** Parameters of the layers' matrices, which are what is compressed. */
+  readonly parameters: number;
+  readonly training: readonly number[];
+  readonly heldOut: readonly number[];
+}
+
+/** Trains a student, or takes it from the workbench's cache. */
+export async function trainStudent(setting: Setting, options: Curriculum): Promise<Student> {
+  const { seed, bench, signal, log } = setting;
+  const { tokenizer: original, training, heldOut } = await bench.languageModel();
+  const text = original.decode(training);
+  const world = new World(text, { ...options.world, seed });
+  const tokens = (of: string): number[] => world.tokenizer.encode(of, { allowSpecial: true, addSpecialTokens: false });
+  const { dim, layers, heads, ffn, plan, turn, steps, rates } = options;
+  const config = decoderConfig({
+    model_type: "llama",
+    vocab_size: world.tokenizer.vocabSize,
+    hidden_size: dim,
+    intermediate_size: ffn,
+    num_hidden_layers: layers,
+    num_attention_heads: heads,
+    num_key_value_heads: heads,
+    max_position_embeddings: 256,
+    tie_word_embeddings: true,
+  });
+  const rng = new Rng(seed).fork("student");
+  const start = initDecoder(config, rng.fork("weights"));
+  const read = tokens(text);
+  const weights = await cachedTree(bench, ["kick student", seed, options], start, async () => {
+    const result = await train({
+      params: start,
+      data: new Lessons(world, read, plan, rng.fork("lessons")),
+      ...{ steps, seed, signal, clipNorm: null },
+      optimizer: optim.muon({ otherRate: 0.15 }),
+      schedule: twoRates(rates, turn, steps),
+      loss: (params, { ids, targets, weights: share }) =>
+        neg(sum(mul(targetLogProbs(decoderLogits(config, params as Weights, ids), targets), share))),
+      onLog: ({ step, values, seconds }) => {
+        if (step % 200 === 0)
+          log(`step ${step} of ${steps}: loss ${values["loss"]!.toFixed(3)}, ${seconds.toFixed(0)} s`);
+      },
+    });
+    signal.throwIfAborted();
+    return result.params;
+  });
+  const parameters = layers * (4 * dim * dim + 3 * dim * ffn);
+  return { world, config, weights, parameters, training: read, heldOut: tokens(original.decode(heldOut)) };
+}
+
+/** Up within 20 steps, level until `turn`, and from there to the second rate within 30 steps and down along a cosine. */
+function twoRates([first, second]: Curriculum["rates"], turn: number, steps: number): optim.Schedule {
+  const level = optim.warmUp(20, optim.constantRate(first));
+  const fall = optim.cosine(1, steps - turn, 0.03);
+  return (step) =>
+    step < turn ? level(step) : (first + (second - first) * Math.min(1, (step - turn) / 30)) * fall(step - turn);
+}
