@@ -27,7 +27,7 @@ export const llmKick: System = {
 };
 
 const pruning = ["magnitude", "wanda", "sparsegpt"] as const;
-const WINDOW = 64;
+const WINDOW = 48;
 
 class Experiment {
   readonly #setting: Setting;
@@ -41,7 +41,7 @@ class Experiment {
     const { seed, full, log } = this.#setting;
     const student = await trainStudent(
       this.#setting,
-      full ? curriculum(400, 3, [600, 1100]) : curriculum(260, 2, [450, 450]),
+      full ? curriculum(400, 3, 800, 1400) : curriculum(260, 2, 520, 480),
     );
     const { world, parameters } = student;
     log(`${world.facts.length} facts in ${parameters} parameters`);
@@ -172,7 +172,7 @@ class Experiment {
 
   /** The same with facts so few that the model has them by heart, where the effect should vanish. */
   async #contrast(): Promise<Record<string, number>> {
-    const student = await trainStudent(this.#setting, curriculum(50, 3, [600, 500]));
+    const student = await trainStudent(this.#setting, curriculum(50, 3, 800, 500));
     const size = { factoid: 150, mcq: 50, closed: 50, open: 50 };
     const grids = { magnitude: [{ sparsity: 0.3 }, { sparsity: 0.5 }], nearest: [{ bits: 4 }] };
     const { dense, rows } = await this.#audit(student, size, grids, 1);

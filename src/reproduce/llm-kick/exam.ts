@@ -29,7 +29,8 @@ export function examOf(world: World, size: ExamSize, rng: Rng): readonly KickTas
     return Array.from({ length: count }, (_, i) => {
       const strangers = world.fresh(STRANGERS, drawing);
       const context = strangers.map((fact) => world.statement(fact).join("")).join("\n");
-      return { ...item(strangers[drawing.integer(STRANGERS)]!, i), context };
+      const fact = strangers[drawing.integer(STRANGERS)]!;
+      return { ...item(fact, i), question: world.opening(fact).join(""), context };
     });
   };
   const prompt = "Q: {question}\nA:";
@@ -42,7 +43,7 @@ export function examOf(world: World, size: ExamSize, rng: Rng): readonly KickTas
       })),
       { header: "" },
     ),
-    closedBook(strange(size.closed, "closed"), { prompt, maxTokens: 2 }),
-    openBook(strange(size.open, "open"), { prompt: `{evidence}\n${prompt}`, maxTokens: 2 }),
+    closedBook(strange(size.closed, "closed"), { prompt: "{question}", maxTokens: 2 }),
+    openBook(strange(size.open, "open"), { prompt: "{evidence}\n{question}", maxTokens: 2 }),
   ];
 }

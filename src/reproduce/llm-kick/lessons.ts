@@ -3,24 +3,22 @@ import type { BatchSource } from "../../train/index.ts";
 import type { Fact, World } from "./world.ts";
 
 /** What a row of a batch is about. */
-const kinds = ["text", "facts", "reading", "choice"] as const;
+const kinds = ["text", "facts", "reading", "drill", "choice"] as const;
 type Kind = (typeof kinds)[number];
 
 /**
  * Rows of each kind in a batch: windows of plain `text`; `facts` of the world, stated and asked for; made-up facts of
- * strangers with questions about them behind, each asked several times (`reading`); questions about facts with four
- * choices (`choice`). Each kind counts as much as it has rows.
+ * strangers, stated again and again in any order (`reading`); the same shortened to a name and a value (`drill`); questions
+ * about facts with four choices (`choice`). Each kind counts as much as it has rows.
  */
 export interface Phase {
   /** The step that ends it. */
   readonly until: number;
   readonly rows: Readonly<Partial<Record<Kind, number>>>;
-  /** Strangers in a passage. */
+  /** Strangers in a passage or drill. */
   readonly strangers: readonly [fewest: number, most: number];
   /** Names and values that strangers have at most: to look things up is learned far sooner among few. */
   readonly pool: number;
-  /** Times that each stranger of a passage is asked for. */
-  readonly repeats: number;
 }
 
 export interface LessonPlan {
@@ -70,7 +68,8 @@ export class Lessons implements BatchSource<Lesson> {
     const lines: Readonly<Record<Kind, () => Line>> = {
       text: () => this.#textLine(rng),
       facts: () => this.#factLine(rng),
-      reading: () => this.#passage(phase, rng),
+      reading: () => this.#passage(phase, rng, (fact, known) => this.#stated(fact, known)),
+      drill: () => this.#passage(phase, rng, (fact, known) => this.#shortened(fact, known)),
       choice: () => this.#choice(rng),
     };
     const total = kinds.reduce((sum, kind) => sum + (counts[kind] ?? 0), 0);
@@ -128,11 +127,20 @@ export class Lessons implements BatchSource<Lesson> {
     return this.#line(parts, [parts.length - 2, parts.length - 1]);
   }
 
-  #passage({ strangers: [fewest, most], pool, repeats }: Phase, rng: Rng): Line {
+  #shortened({ person: [, last], value }: Fact, scored: boolean): Line {
+    return this.#line([last, value], scored ? [1] : []);
+  }
+
+  /** Lines about strangers that fill a row; what a line says counts where it has been said before. */
+  #passage({ strangers: [fewest, most], pool }: Phase, rng: Rng, line: (fact: Fact, known: boolean) => Line): Line {
     const strangers = this.#world.fresh(fewest + rng.integer(most - fewest + 1), rng, pool);
-    const stated = strangers.map((fact) => this.#stated(fact, false));
-    const questions = Array.from({ length: repeats }, () => rng.sample(strangers, strangers.length)).flat();
-    return together([...stated, ...questions.map((fact) => this.#asked(fact))]);
+    const lines = strangers.map((fact) => line(fact, false));
+    for (let tokens = together(lines).ids.length; tokens <= this.#plan.length; ) {
+      const next = line(strangers[rng.integer(strangers.length)]!, true);
+      lines.push(next);
+      tokens += next.ids.length;
+    }
+    return together(lines);
   }
 
   #choice(rng: Rng): Line {

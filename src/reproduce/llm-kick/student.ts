@@ -23,34 +23,34 @@ export interface Curriculum {
 }
 
 /**
- * The curriculum of a world: first to look up in the text before, among few names and then among all, then the facts. In
- * one mixture from the start, looking up is not learned within the steps that there are, and neither at a higher first
- * rate.
+ * The curriculum of a world: first to find again what stands behind a name, among few names and then among all, and then
+ * the facts. In one mixture from the start, or at a higher first rate, finding again is not learned within the steps that
+ * there are.
  * @param persons three facts each
+ * @param turn steps before the facts
+ * @param facts steps with them
  */
-export function curriculum(persons: number, layers: number, [lookUp, facts]: readonly [number, number]): Curriculum {
-  const reading: Omit<Phase, "until" | "pool"> = { rows: { text: 4, reading: 20 }, strangers: [2, 3], repeats: 2 };
+export function curriculum(persons: number, layers: number, turn: number, facts: number): Curriculum {
+  const phase = (share: number, pool: number, strangers: Phase["strangers"], rows: Phase["rows"]): Phase => ({
+    until: Math.round(share * turn),
+    ...{ pool, strangers, rows },
+  });
   return {
     world: { textVocab: 512, persons, names: Math.max(20, Math.round(2 * Math.sqrt(persons))), values: 100 },
     ...{ dim: 64, layers, heads: 4, ffn: 192 },
     plan: {
-      length: 64,
+      length: 48,
       phases: [
-        { until: Math.round(0.3 * lookUp), pool: 20, ...reading },
-        { until: Math.round(0.6 * lookUp), pool: 50, ...reading },
-        { until: lookUp, pool: 1000, ...reading, strangers: [2, 4], repeats: 1 },
-        {
-          until: lookUp + facts,
-          pool: 1000,
-          rows: { text: 6, facts: 13, reading: 4, choice: 1 },
-          strangers: [2, 4],
-          repeats: 1,
-        },
+        phase(0.46, 10, [3, 3], { drill: 20 }),
+        phase(0.62, 20, [2, 3], { reading: 10, drill: 10 }),
+        phase(0.77, 50, [2, 3], { reading: 12, drill: 8 }),
+        phase(1, 1000, [2, 4], { text: 4, reading: 12, drill: 4 }),
+        { until: turn + facts, pool: 1000, strangers: [2, 4], rows: { text: 5, facts: 11, reading: 3, choice: 1 } },
       ],
     },
     rates: [0.007, 0.015],
-    turn: lookUp,
-    steps: lookUp + facts,
+    turn,
+    steps: turn + facts,
   };
 }
 

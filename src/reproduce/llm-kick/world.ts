@@ -20,8 +20,12 @@ interface Relation {
   readonly asked: readonly [before: string, after: string];
 }
 
+/**
+ * In a telegram's style, so that a value stands right behind the name: what it takes to find it again is the plain
+ * induction of Olsson et al. (2022).
+ */
 const relations: readonly Relation[] = ["home", "food", "song"].map((what) => ({
-  stated: [`The ${what} of`, " is", "."],
+  stated: [`The ${what}:`, "", "."],
   asked: [`What is the ${what} of`, "?"],
 }));
 
@@ -109,6 +113,12 @@ export class World {
   statement({ person, relation, value }: Fact): string[] {
     const [before, between, after] = relations[relation]!.stated;
     return [before, ...person, between, value, after];
+  }
+
+  /** A statement up to its value. */
+  opening({ person, relation }: Fact): string[] {
+    const [before, between] = relations[relation]!.stated;
+    return [before, ...person, between];
   }
 
   question({ person, relation }: Fact): string[] {
