@@ -1,4 +1,4 @@
-import { isUnstructured, type KickReport, type KickRow, settingName } from "../evaluate/index.ts";
+import { disagreementLines, isUnstructured, type KickReport, type KickRow, rowName } from "../evaluate/index.ts";
 import { chartPage, escapeHtml } from "../train/node.ts";
 
 /** An audit with what it was made of. */
@@ -55,19 +55,6 @@ const number = (value: number): string => String(+value.toPrecision(3));
 
 function swatch(method: string, index: number): string {
   return `<span><span class="swatch" data-colour="${index}"></span>${escapeHtml(method)}</span>`;
-}
-
-/** `wanda at 30 %` */
-export function rowName({ method, setting }: KickRow): string {
-  return `${method} at ${settingName(setting)}`;
-}
-
-/** What a task and perplexity say of two models, in a sentence each. */
-export function disagreementLines({ rows, disagreements: found }: KickReport): string[] {
-  return found.map(({ score, perplexity, better }) => {
-    const [low, high] = [rows[perplexity]!, rows[better]!];
-    return `${rowName(low)} has the lower perplexity (${number(low.perplexity)} against ${number(high.perplexity)} of ${rowName(high)}), but the worse ${score} (${number(low.scores[score]!.mean!)} against ${number(high.scores[score]!.mean!)})`;
-  });
 }
 
 function disagreements(report: KickReport): string {

@@ -1,5 +1,12 @@
-import { type KickReport, type KickRow, type KickSetting, kick, kickCompressors } from "../evaluate/index.ts";
-import { disagreementLines, rowName } from "../report/node.ts";
+import {
+  disagreementLines,
+  type KickReport,
+  type KickRow,
+  type KickSetting,
+  kick,
+  kickCompressors,
+  rowName,
+} from "../evaluate/index.ts";
 import { Rng } from "../tensor/index.ts";
 import { type ExamSize, examOf } from "./llm-kick/exam.ts";
 import { layerErrors } from "./llm-kick/layer-errors.ts";
@@ -41,7 +48,7 @@ class Experiment {
     const { seed, full, log } = this.#setting;
     const student = await trainStudent(
       this.#setting,
-      full ? curriculum(400, 3, 800, 1400) : curriculum(260, 2, 520, 480),
+      full ? curriculum(400, 3, 800, 1600) : curriculum(260, 2, 500, 900),
     );
     const { world, parameters } = student;
     log(`${world.facts.length} facts in ${parameters} parameters`);

@@ -21,6 +21,7 @@ beforeAll(async () => {
   const { weights } = tinyModel(json);
   const { tokenizerJson, tokenizerConfig } = await readModelFolder(embeddedModel);
   await saveModel(at("tiny"), { json, weights, tokenizer: Tokenizer.fromFiles({ tokenizerJson, tokenizerConfig }) });
+  writeFileSync(at("question.jsonl"), '{"question_id":1,"category":"writing","turns":["Sit.","Why?"]}\n');
   writeFileSync(at("text.txt"), "The hen sat on the egg and the cat sat on the hen. ".repeat(100));
 });
 
@@ -75,7 +76,6 @@ describe("pare kick", { timeout: 300_000 }, () => {
     });
     await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
     const { port } = server.address() as AddressInfo;
-    writeFileSync(at("question.jsonl"), '{"question_id":1,"category":"writing","turns":["Sit.","Why?"]}\n');
     try {
       const { json } = await run({
         tasks: `factoid=${at("own.jsonl")},mcq=${at("own.jsonl")},icrqa=${at("own.jsonl")},instruct=${work}`,
@@ -112,7 +112,7 @@ describe("pare kick", { timeout: 300_000 }, () => {
 
   it("refuses what it cannot do", async () => {
     const refused = (options: object, message: string) => expect(run(options)).rejects.toThrow(message);
-    await refused({ tasks: "factoyd" }, 'there is no task "factoyd"; did you mean factoid?');
+    await refused({ tasks: "factoyd" }, 'there is no task "factoyd" (did you mean "factoid"?); there are next-word,');
     await refused({ tasks: "mcq" }, "the task mcq needs data: --data <folder> with mmlu in it, or mcq=<file.jsonl>");
     await refused({ tasks: "mcq", data: at("nowhere") }, `there is no data at ${join(at("nowhere"), "mmlu", "test")}`);
     await refused({ tasks: "next-word,next-word" }, "the task next-word is named twice");

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { KickReport, KickRow } from "../../src/evaluate/index.ts";
-import { disagreementsOf, maxMatchingOf } from "../../src/evaluate/index.ts";
-import { disagreementLines, type KickDocument, kickPage } from "../../src/report/node.ts";
+import { disagreementLines, disagreementsOf, maxMatchingOf } from "../../src/evaluate/index.ts";
+import { type KickDocument, kickPage } from "../../src/report/node.ts";
 
 function row(method: string, setting: KickRow["setting"], rise: number, facts: number, open: number): KickRow {
   const score = (mean: number, dense: number) => ({

@@ -1,11 +1,19 @@
 import { mkdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { kick as audit, type KickReport, type KickSetting, kickCompressors, scoreKey } from "../../evaluate/index.ts";
+import {
+  kick as audit,
+  disagreementLines,
+  type KickReport,
+  type KickSetting,
+  kickCompressors,
+  rowName,
+  scoreKey,
+} from "../../evaluate/index.ts";
 import { openKickStore, sha256 } from "../../evaluate/node.ts";
 import { writeFileAtomic } from "../../formats/node.ts";
 import { requireTokenizer } from "../../models/index.ts";
 import { embeddedModel, openModel } from "../../models/node.ts";
-import { disagreementLines, type KickDocument, kickPage, rowName } from "../../report/node.ts";
+import { type KickDocument, kickPage } from "../../report/node.ts";
 import { isHostTensor, leavesOf } from "../../tensor/index.ts";
 import { command } from "../command.ts";
 import { machineName } from "../compress/measure.ts";

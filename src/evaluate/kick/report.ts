@@ -1,4 +1,4 @@
-import type { KickSetting } from "./compressors.ts";
+import { type KickSetting, settingName } from "./compressors.ts";
 import type { TaskScore } from "./task.ts";
 
 /** A score of a compressed model, over all its calibration seeds. */
@@ -105,3 +105,18 @@ export function disagreementsOf(rows: readonly KickRow[], most = 5): Disagreemen
     return found.slice(0, most).map(({ by: _, ...pair }) => pair);
   });
 }
+
+/** `wanda at 30 %` */
+export function rowName({ method, setting }: KickRow): string {
+  return `${method} at ${settingName(setting)}`;
+}
+
+/** What a task and perplexity say of two models, in a sentence each. */
+export function disagreementLines({ rows, disagreements: found }: KickReport): string[] {
+  return found.map(({ score, perplexity, better }) => {
+    const [low, high] = [rows[perplexity]!, rows[better]!];
+    return `${rowName(low)} has the lower perplexity (${number(low.perplexity)} against ${number(high.perplexity)} of ${rowName(high)}), but the worse ${score} (${number(low.scores[score]!.mean!)} against ${number(high.scores[score]!.mean!)})`;
+  });
+}
+
+const number = (value: number): string => String(+value.toPrecision(3));

@@ -41,14 +41,14 @@ export function curriculum(persons: number, layers: number, turn: number, facts:
     plan: {
       length: 48,
       phases: [
-        phase(0.46, 10, [3, 3], { drill: 20 }),
-        phase(0.62, 20, [2, 3], { reading: 10, drill: 10 }),
-        phase(0.77, 50, [2, 3], { reading: 12, drill: 8 }),
+        phase(0.6, 10, [3, 3], { drill: 20 }),
+        phase(0.72, 20, [2, 3], { reading: 10, drill: 10 }),
+        phase(0.84, 50, [2, 3], { reading: 12, drill: 8 }),
         phase(1, 1000, [2, 4], { text: 4, reading: 12, drill: 4 }),
         { until: turn + facts, pool: 1000, strangers: [2, 4], rows: { text: 5, facts: 11, reading: 3, choice: 1 } },
       ],
     },
-    rates: [0.007, 0.015],
+    rates: [0.007, 0.03],
     turn,
     steps: turn + facts,
   };
