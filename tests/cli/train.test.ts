@@ -56,6 +56,7 @@ describe("pare train", { timeout: 180_000 }, () => {
       [["parq", "--bits", "1.58"], "blocks"],
       [["paretoq", "--bits", "2"], "blocks"],
       [["quest", "--bits", "4"], "transformed"],
+      [["rolora", "--rank", "2"], "rounded-input"],
     ] as const) {
       const out = inFolder(method[0]);
       const result = await train(base, ...further, "--method", ...method, "--out", out);
@@ -107,7 +108,7 @@ describe("trainingMethod", () => {
 
   it("refuses options that mean nothing to it, and bits that it does not know", () => {
     expect(() => trainingMethod({ ...asked, method: "lora", bits: 4 })).toThrow(
-      "--bits means nothing to lora, but to qlora, qat, parq, paretoq, quest",
+      "--bits means nothing to lora, but to qlora, qat, parq, paretoq, quest, rolora",
     );
     expect(() => trainingMethod({ ...asked, method: "qat", bits: 5 })).toThrow(
       "qat trains weights of 2, 3, 4, 8 bits, not 5",

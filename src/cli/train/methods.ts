@@ -9,13 +9,14 @@ import {
   type QuestBits,
   qloraTraining,
   questTraining,
+  roloraTraining,
   type TrainingMethod,
 } from "../../methods/index.ts";
 import { UsageError } from "../errors.ts";
 import { flagName } from "../parse.ts";
 
 /** Ways to train, by the name that `--method` takes. */
-export const trainingMethods = ["full", "lora", "qlora", "qat", "parq", "paretoq", "quest"] as const;
+export const trainingMethods = ["full", "lora", "qlora", "qat", "parq", "paretoq", "quest", "rolora"] as const;
 export type TrainingMethodName = (typeof trainingMethods)[number];
 
 export interface MethodOptions {
@@ -38,6 +39,7 @@ const uses: Readonly<Record<TrainingMethodName, readonly (keyof MethodOptions)[]
   parq: ["bits"],
   paretoq: ["bits"],
   quest: ["bits", "inputBits"],
+  rolora: ["rank", "alpha", "bits", "inputBits"],
 };
 
 const gaussian: Readonly<Record<number, QuestBits>> = { 1: 1, 2: 2, 3: 3, 4: 4, 8: 8 };
@@ -71,6 +73,12 @@ export function trainingMethod(options: MethodOptions): TrainingMethod {
         weightBits: oneOf(method, gaussian, bits ?? 4),
         inputBits: oneOf(`${method}'s inputs:`, { ...gaussian, 16: 16 }, inputBits),
       });
+    case "rolora": {
+      const rounded = { 2: 2, 3: 3, 4: 4, 6: 6, 8: 8 };
+      const inputs = oneOf(`${method}'s inputs:`, { ...rounded, 16: 16 }, inputBits);
+      const both = { weights: oneOf(method, rounded, bits ?? 4), inputs };
+      return roloraTraining({ ...adapters, ...(inputs !== 16 && { bits: both }) });
+    }
   }
 }
 
