@@ -1,0 +1,2 @@
+/** What goes on inside of models. */
+export * from "./updates/index.ts";
