@@ -1,5 +1,6 @@
 /** Compressions whose state is kept in files. */
 
+export * from "./interpret/updates/checkpoints.node.ts";
 export * from "./weights/guard/files.node.ts";
 export * from "./weights/kept.node.ts";
 export * from "./weights/merge/checkpoint.node.ts";

@@ -48,6 +48,7 @@ import {
 } from "./load.ts";
 import {
   asStored,
+  descriptionIn,
   descriptionKey,
   numbersIn,
   outlinesOf,
@@ -122,6 +123,31 @@ export async function outlineModel(model: string, { hub }: Pick<OpenOptions, "hu
   });
 }
 
+/** A model's tensors at rest, whatever its architecture. */
+export interface OpenTensors extends AsyncDisposable {
+  /** The content of config.json, or what the header of another format says in the same terms. */
+  readonly json: JsonObject;
+  /** Under Hugging Face's names. */
+  readonly tensors: TensorFile;
+  /** Whether some of the weights lie in the representation that `saveModel` gave them. */
+  readonly description: boolean;
+}
+
+/**
+ * Opens the tensors of a model from wherever it lies, as `openModel` does, without reading them.
+ * @throws ModelError for a place that holds no model; FileError, HubError, FormatError, LimitError from reading it
+ */
+export async function openTensors(model: string, hub?: ResolveOptions): Promise<OpenTensors> {
+  const { json, tensors: stored } = await openUnread(await locate(model, hub));
+  const tensors = decoderTensors(json, stored);
+  return {
+    json,
+    tensors,
+    description: descriptionIn(stored) !== undefined,
+    [Symbol.asyncDispose]: () => tensors.close(),
+  };
+}
+
 async function locate(model: string, hub: ResolveOptions | undefined): Promise<string> {
   const path = resolve(model.replace(/^~(?=$|[/\\])/, homedir()));
   const found = await statOf(path);
@@ -145,6 +171,10 @@ async function openFolder(path: string): Promise<Unread> {
   const names = (await files.list()).map(({ path: name }) => name).sort();
   const holds = (pattern: RegExp): boolean => names.some((name) => pattern.test(name));
   if (!holds(/^config\.json$|\.safetensors$|\.gguf$/)) throw noModel(path, names);
+  if (holds(/^adapter_config\.json$/) && !holds(/^config\.json$/))
+    throw new ModelError(
+      `${path} is an adapter (LoRA), not a model; merge it into its base first, in Python with peft's merge_and_unload()`,
+    );
   const folder = await readModelFiles(files);
   const { safetensors, shardOf, gguf } = folder.weights;
   if (!folder.config || safetensors.length === 0) {

@@ -4,8 +4,10 @@ export * from "./embedded.node.ts";
 export {
   type OpenModel,
   type OpenOptions,
+  type OpenTensors,
   type OutlinedModel,
   openModel,
+  openTensors,
   outlineModel,
   type SavedModel,
   saveModel,

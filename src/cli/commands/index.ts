@@ -18,6 +18,10 @@ export const commands: CommandTable = {
     summary: "compress the model that comes with pare in several ways, and show what each cost",
     load: async () => (await import("./demo.ts")).demo,
   },
+  diff: {
+    summary: "show which weights training changed between two checkpoints, and how",
+    load: async () => (await import("./diff.ts")).diff,
+  },
   doctor: {
     summary: "show what this machine can run: devices, cores, memory, cache",
     load: async () => (await import("./doctor.ts")).doctor,
