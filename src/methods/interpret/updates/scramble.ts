@@ -70,12 +70,14 @@ class LayerScrambler {
   async vo(): Promise<void> {
     const { kvHeads, headDim, heads } = this.#config;
     const group = heads / kvHeads;
+    const out = this.#table("self_attn.o_proj.weight");
+    // A layer may have no attention.
+    if (!out) return;
     for (let head = 0; head < kvHeads; head++) {
       const turn = Float64Array.from(
         (await randomOrthogonal(this.#rng.fork(`vo ${head}`), headDim)).cast("f64").data as Float64Array,
       );
       for (const table of this.#rowsOf("self_attn.v_proj")) turnRows(table, turn, headDim, head * headDim);
-      const out = this.#table("self_attn.o_proj.weight")!;
       for (let q = head * group; q < (head + 1) * group; q++) turnColumns(out, turn, headDim, q * headDim);
     }
   }
@@ -94,6 +96,8 @@ class LayerScrambler {
   async heads(): Promise<void> {
     const { kvHeads, headDim, heads } = this.#config;
     const group = heads / kvHeads;
+    const out = this.#table("self_attn.o_proj.weight");
+    if (!out) return;
     const rng = this.#rng.fork("heads");
     const shared = rng.permutation(kvHeads);
     const own = shared.flatMap((head) => rng.permutation(group).map((q) => head * group + q));
@@ -102,7 +106,7 @@ class LayerScrambler {
     for (const name of ["k_proj", "v_proj"])
       for (const table of this.#rowsOf(`self_attn.${name}`)) permuteRows(table, numbers(shared));
     for (const table of this.#rowsOf("self_attn.q_proj")) permuteRows(table, numbers(own));
-    permuteColumns(this.#table("self_attn.o_proj.weight")!, numbers(own));
+    permuteColumns(out, numbers(own));
   }
 
   async ffn(): Promise<void> {
