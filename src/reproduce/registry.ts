@@ -12,6 +12,7 @@ export const systems: Readonly<Record<string, () => Promise<System>>> = {
   quarot: async () => (await import("./quarot.ts")).quarot,
   quest: async () => (await import("./quest.ts")).quest,
   rolora: async () => (await import("./rolora.ts")).rolora,
+  "rlvr-three-gate": async () => (await import("./rlvr-three-gate/index.ts")).rlvrThreeGate,
   smoothquant: async () => (await import("./smoothquant.ts")).smoothquant,
   sparsegpt: async () => (await import("./sparsegpt.ts")).sparsegpt,
   "svd-llm": async () => (await import("./svd.ts")).svdLlm,
