@@ -164,6 +164,7 @@ function curves(id, xs, series, unit) {
   const logarithmic = positive.length === values.length && Math.max(...positive) > 30 * Math.min(...positive);
   const wide = (u, low, high) => { const room = (high - low || Math.abs(high) || 1) * 0.08; return [low - room, high + room]; };
   draw(host, 260, {
+    legend: { live },
     scales: { x: { time: false, range: [Math.min(...xs) - 0.5, Math.max(...xs) + 0.5] }, y: logarithmic ? { distr: 3 } : { range: wide } },
     axes: [
       { ...look.axis, label: unit, incrs: [1, 2, 5, 10, 20, 50, 100] },
