@@ -32,7 +32,8 @@ function compressed() {
     const start = guardModel(1);
     const weights = await distillGuard(start, null, prompts, { steps: 150, rate: 5e-3, batch: 8 });
     const student = { ...start, weights };
-    const small = await compressGuard(student, student, { codec, training, test }, recipe);
+    const taught = await predictAnswers(student, prompts);
+    const small = await compressGuard(student, taught, { codec, training, test }, recipe);
     return { student, small };
   })();
   return made;
