@@ -163,7 +163,10 @@ export async function pruneGuard(
 
 /** Some of the prompts, cut to the length of the shortest from the front, where the task is alike in all. */
 function calibrationPrompts(prompts: readonly AnsweredPrompt[], count: number, seed: number): HostTensor {
-  const chosen = new Rng(seed).fork("calibration").shuffle([...prompts]).slice(0, count);
+  const chosen = new Rng(seed)
+    .fork("calibration")
+    .shuffle([...prompts])
+    .slice(0, count);
   const length = Math.min(...chosen.map(({ ids }) => ids.length));
   return answerInputs(
     chosen.map(({ ids }) => ({ ids: ids.slice(-length - 1), scored: 1 })),
