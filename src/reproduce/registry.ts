@@ -6,6 +6,7 @@ export const systems: Readonly<Record<string, () => Promise<System>>> = {
   gptq: async () => (await import("./gptq.ts")).gptq,
   "llama-guard-int4": async () => (await import("./llama-guard-int4/llama-guard-int4.ts")).llamaGuardInt4,
   "llm-kick": async () => (await import("./llm-kick.ts")).llmKick,
+  "mobilellm-flash": async () => (await import("./mobilellm-flash/mobilellm-flash.ts")).mobileLlmFlash,
   paramdelta: async () => (await import("./paramdelta/paramdelta.ts")).paramdelta,
   paretoq: async () => (await import("./paretoq/paretoq.ts")).paretoq,
   parq: async () => (await import("./parq/parq.ts")).parq,

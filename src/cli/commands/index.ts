@@ -54,6 +54,10 @@ export const commands: CommandTable = {
     summary: "continue a prompt, or chat, with a model",
     load: async () => (await import("./run.ts")).run,
   },
+  search: {
+    summary: "find smaller shapes of a model that answer sooner on this machine",
+    load: async () => (await import("./search.ts")).search,
+  },
   serve: {
     summary: "serve a model over HTTP with OpenAI's interface",
     load: async () => (await import("./serve.ts")).serve,

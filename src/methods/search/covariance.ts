@@ -91,3 +91,8 @@ export function product(a: Float64Array, b: Float64Array, n: number): Float64Arr
     for (let j = 0; j < n; j++) result[i * n + j] = dot(a.subarray(i * n, (i + 1) * n), b.subarray(j * n, (j + 1) * n));
   return result;
 }
+
+/** The mean of a square matrix and its transpose. */
+export function symmetrised(matrix: Float64Array, n: number): Float64Array {
+  return matrix.map((v, at) => (v + matrix[(at % n) * n + Math.floor(at / n)]!) / 2);
+}

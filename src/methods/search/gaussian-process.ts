@@ -1,5 +1,14 @@
 import { ArgumentError, type Rng } from "../../tensor/index.ts";
-import { covarianceOf, dot, factorOf, type Hyperparameters, inverseOf, product, times } from "./covariance.ts";
+import {
+  covarianceOf,
+  dot,
+  factorOf,
+  type Hyperparameters,
+  inverseOf,
+  product,
+  symmetrised,
+  times,
+} from "./covariance.ts";
 import { Draws, type Units } from "./draws.ts";
 import type { Kernel } from "./kernel.ts";
 import { ascend, startOf, unpacked } from "./likelihood.ts";
@@ -135,7 +144,11 @@ export class GaussianProcess<X> {
     const mean = times(prior, this.#alpha);
     const shrink = product(prior, product(this.#inverse, prior, n), n);
     const { factor } = await factorOf(
-      prior.map((v, i) => v - shrink[i]!),
+      // Where little is left of it, rounding would show as asymmetry.
+      symmetrised(
+        prior.map((v, i) => v - shrink[i]!),
+        n,
+      ),
       n,
       Math.exp(this.#chosen.variance),
     );

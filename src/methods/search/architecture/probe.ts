@@ -28,9 +28,14 @@ export interface SessionProbeOptions extends DeviceOptions, Omit<TimingOptions, 
   readonly timeoutMs?: number;
   /**
    * What tells the time, in milliseconds: by default the clock on the wall. The time that this process spent computing
-   * (`processorClock` of `pare/methods/node`, with one thread) leaves out turns that other programs had.
+   * (`processorClock`, with one thread) leaves out turns that other programs had.
    */
   readonly clock?: () => number;
+  /**
+   * Prompts that one run reads, each by itself, for the mean of their times: small models on a coarse clock, such as many
+   * systems' of the processor, need several. Default 1.
+   */
+  readonly prompts?: number;
   /** Architectures that are open at once and timed in turns. Default 8. */
   readonly group?: number;
   readonly onMeasured?: (done: number, total: number) => void;
@@ -57,7 +62,7 @@ async function measureGroup(
   options: SessionProbeOptions,
   signal: AbortSignal | undefined,
 ): Promise<(Latency | null)[]> {
-  const { backbone, window, promptTokens, decodeTokens = 8, clock = () => performance.now() } = options;
+  const { backbone, window, promptTokens, decodeTokens = 8, prompts = 1, clock = () => performance.now() } = options;
   const sessions: DecoderSession[] = [];
   try {
     for (const architecture of architectures) {
@@ -71,12 +76,17 @@ async function measureGroup(
     const prompt = rng.integers(promptTokens, backbone.vocab);
     const further = rng.integers(decodeTokens, backbone.vocab);
     const tasks = sessions.map((session) => async () => {
-      session.truncate(0);
-      const began = clock();
-      await session.advance(prompt);
-      const first = clock();
-      for (const id of further) await session.advance([id]);
-      return [first - began, (clock() - first) / decodeTokens];
+      let [reading, decoding] = [0, 0];
+      for (let i = 0; i < prompts; i++) {
+        session.truncate(0);
+        const began = clock();
+        await session.advance(prompt);
+        const first = clock();
+        for (const id of further) await session.advance([id]);
+        reading += first - began;
+        decoding += clock() - first;
+      }
+      return [reading / prompts, decoding / prompts / decodeTokens];
     });
     const timings = await interleavedTimings(tasks, {
       ...options,

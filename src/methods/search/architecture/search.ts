@@ -1,6 +1,6 @@
 import { ArgumentError, Rng } from "../../../tensor/index.ts";
 import { GaussianProcess } from "../gaussian-process.ts";
-import { mostPromising } from "../improvement.ts";
+import { type Choices, mostPromising } from "../improvement.ts";
 import { type Kernel, type MixedPoint, mixedKernel } from "../kernel.ts";
 import { hypervolume, paretoFront } from "../pareto.ts";
 import {
@@ -35,6 +35,8 @@ export interface SearchOptions {
   readonly trials: number;
   /** Trials that cover the space before the search begins. Default 8. */
   readonly initial?: number;
+  /** Architectures of the space to choose among. Default: all that there are. */
+  readonly pool?: readonly Architecture[];
   /** Trials that are chosen at once. Default 4. */
   readonly batch?: number;
   /** What is worse than this in loss or latency does not count. */
@@ -78,6 +80,7 @@ export async function* searchArchitectures(options: SearchOptions): AsyncGenerat
     batch = 4,
     reference,
     seed,
+    pool,
     done = [],
     signal,
   } = options;
@@ -100,12 +103,13 @@ export async function* searchArchitectures(options: SearchOptions): AsyncGenerat
       yield trial;
     }
   };
-  yield* upTo(spreadArchitectures(space, initial, rng.fork("initial")), 0);
+  const start = rng.fork("initial");
+  yield* upTo(pool ? start.sample(pool, initial) : spreadArchitectures(space, initial, start), 0);
   if (trialHypervolume(trials.slice(0, initial), reference) === 0)
     options.warn?.(
       `none of the first ${initial} trials is better than the reference in both (loss ${reference.loss.toFixed(3)}, ${reference.ttftMs.toFixed(1)} ms), so that their hypervolume is 0; raise it, or give smaller architectures`,
     );
-  const choices = architectureChoices(space);
+  const choices = pool ? poolChoices(pool) : architectureChoices(space);
   for (let first = initial; first < total; first += batch) {
     const known = trials.slice(0, first);
     // The whole batch again where it was begun before, so that the rest of it is the same.
@@ -121,6 +125,11 @@ export async function* searchArchitectures(options: SearchOptions): AsyncGenerat
     if (chosen.length === 0) return;
     yield* upTo(chosen, first);
   }
+}
+
+/** Everything is next to everything. */
+function poolChoices(pool: readonly Architecture[]): Choices<Architecture> {
+  return { key: architectureName, random: (rng) => rng.choice(pool), neighbours: () => pool };
 }
 
 async function lossBelief(

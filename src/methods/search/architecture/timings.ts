@@ -5,11 +5,6 @@ export interface TimingOptions {
   readonly warmUps?: number;
   /** Runs of each that count, in turns. Default 7. */
   readonly repeats?: number;
-  /**
-   * What becomes of the runs' times: the middle one, or the least. Other programs only ever make a run longer, so that on
-   * a busy machine the least is nearer to what a quiet one would take. Default `median`.
-   */
-  readonly statistic?: "median" | "least";
   /** Times above this count as failed, in the unit of the samples. */
   readonly longest?: number;
   readonly warn?: (message: string) => void;
@@ -30,18 +25,20 @@ export class NoisyProbeError extends PareError {
   override readonly code = "NOISY_PROBE";
 }
 
-/** Spread between runs that is taken without more of them. */
-const MOST_NOISE = 0.2;
+/** Distance of the quartiles of runs, as a share of their median, that is taken without more of them. */
+const MOST_SPREAD = 0.2;
+/** Standard error of the median, as a share of it, that still lets architectures be ranked. */
+const MOST_ERROR = 0.1;
 /** Runs are raised up to so many times their number. */
 const MOST_MORE = 4;
 /** Share of things that may be left out for noise before nothing is to be believed. */
 const MOST_LEFT_OUT = 0.25;
 
 /**
- * Times several things in turns, so that what the machine does meanwhile falls on all of them. Runs whose numbers are not
- * positive and finite, or too long, are dropped and made again. Where the spread between runs is above 20 % (of the
- * `median`, the distance between the quartiles; of the `least`, between it and the first quartile), more runs are made;
- * what is still too noisy then is left out.
+ * Medians of the times of several things, which are run in turns, so that what the machine does meanwhile falls on all of
+ * them. Runs whose numbers are not positive and finite, or too long, are dropped and made again. Where the quartiles of the
+ * runs lie further apart than 20 % of the median, more runs are made; where its standard error is then still above 10 %, the
+ * thing is left out.
  * @returns null for what failed or stayed too noisy
  * @throws NoisyProbeError when more than a quarter was too noisy
  */
@@ -69,35 +66,36 @@ export async function interleavedTimings(
       await round((left = left.filter((i) => runs[i]!.length < wanted && failures[i]! < repeats)));
   };
   await until(repeats, all);
-  const noisy = (i: number): boolean => runs[i]!.length > 0 && noiseOf(runs[i]!, options) > MOST_NOISE;
-  for (let more = 2; more <= MOST_MORE && all.some(noisy); more *= 2) {
-    const again = all.filter(noisy);
+  const spread = (i: number): number => (runs[i]!.length === 0 ? 0 : spreadOf(runs[i]!));
+  const widest = (which: readonly number[]): string => `${(100 * Math.max(...which.map(spread))).toFixed(0)} %`;
+  const wide = (i: number): boolean => spread(i) > MOST_SPREAD;
+  for (let more = 2; more <= MOST_MORE && all.some(wide); more *= 2) {
+    const again = all.filter(wide);
     warn(
-      `${again.length} of ${tasks.length} latencies vary by up to ${percent(Math.max(...again.map((i) => noiseOf(runs[i]!, options))))} between runs; each is run ${more * repeats} times`,
+      `${again.length} of ${tasks.length} latencies vary by up to ${widest(again)} between runs; each is run ${more * repeats} times`,
     );
     await until(more * repeats, again);
   }
   const failed = all.filter((i) => runs[i]!.length < repeats).length;
   if (failed > 0) warn(`${failed} of ${tasks.length} latencies could not be measured and are left out`);
+  // Of normal numbers, the median's standard error is 1.25 deviations, and a deviation 0.74 of the quartiles' distance.
+  const noisy = (i: number): boolean => wide(i) && (0.93 * spread(i)) / Math.sqrt(runs[i]!.length) > MOST_ERROR;
   const left = all.filter(noisy);
   if (left.length > MOST_LEFT_OUT * tasks.length)
     throw new NoisyProbeError(
-      `the latencies of ${left.length} of ${tasks.length} architectures vary by up to ${percent(Math.max(...left.map((i) => noiseOf(runs[i]!, options))))} between runs, too much to rank them; end other programs, or measure processor time`,
+      `the latencies of ${left.length} of ${tasks.length} architectures vary by up to ${widest(left)} between runs, too much to rank them; end other programs, or measure processor time`,
     );
   if (left.length > 0) warn(`${left.length} of ${tasks.length} latencies stay too noisy and are left out`);
   return runs.map((own, i) => {
     if (own.length < repeats || noisy(i)) return null;
-    const values = own[0]!.map((_, number) =>
-      statisticOf(
+    const medianOf = (number: number): number =>
+      quantile(
         own.map((run) => run[number]!),
-        options,
-      ),
-    );
-    return { values, noise: noiseOf(own, options), runs: own.length };
+        0.5,
+      );
+    return { values: own[0]!.map((_, number) => medianOf(number)), noise: spread(i), runs: own.length };
   });
 }
-
-const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 
 function isGood(numbers: readonly number[], { longest = Infinity }: TimingOptions): boolean {
   return numbers.every((value) => Number.isFinite(value) && value > 0) && numbers[0]! <= longest;
@@ -110,12 +108,8 @@ function quantile(values: readonly number[], share: number): number {
   return low + (at - Math.floor(at)) * (high - low);
 }
 
-function statisticOf(values: readonly number[], { statistic = "median" }: TimingOptions): number {
-  return quantile(values, statistic === "median" ? 0.5 : 0);
-}
-
-function noiseOf(runs: readonly (readonly number[])[], options: TimingOptions): number {
+/** Distance of the quartiles of the runs' first numbers, as a share of the median. */
+function spreadOf(runs: readonly (readonly number[])[]): number {
   const first = runs.map(([value]) => value!);
-  const [low, high] = options.statistic === "least" ? [0, 0.25] : [0.25, 0.75];
-  return (quantile(first, high) - quantile(first, low)) / statisticOf(first, options);
+  return (quantile(first, 0.75) - quantile(first, 0.25)) / quantile(first, 0.5);
 }
