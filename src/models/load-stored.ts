@@ -49,12 +49,12 @@ export function asStored(weights: Weights | StoredWeights): StoredWeights {
 }
 
 function inMemory(name: string, outline: Weight | Leaf): StoredWeight {
-  const absent = (): never => {
-    throw new ArgumentError(`"${name}" is symbolic; only weights with their numbers can be saved`);
-  };
-  const read = async (): Promise<Weight | HostTensor> => (isTensor(outline) ? absent() : outline);
+  if (isTensor(outline)) throw new ArgumentError(`"${name}" is symbolic; only weights with their numbers can be saved`);
   const representation = outline instanceof Weight ? outline.kind : "dense";
-  return { outline, representation, parts: [name], read, tensor: absent };
+  const absent = (): never => {
+    throw new ArgumentError(`"${name}" is in memory and has no parts in a file`);
+  };
+  return { outline, representation, parts: [name], read: async () => outline, tensor: absent };
 }
 
 /** The numbers of a tensor of a weight's outline. */

@@ -171,7 +171,7 @@ describe("a saved model", { timeout: patience }, () => {
       ["{", `${path}, pare.weights: it is not JSON`],
       ["[]", `${path}, pare.weights: it describes no weights by name`],
       ["[".repeat(100), `${path}, pare.weights: JSON nested deeper than 64`],
-      [changed({ kind: "magic" }), `${path}: "${name}" is of kind "magic"; known are dense, blocks`],
+      [changed({ kind: "magic" }), `${path}: "${name}" is of kind "magic"; known are dense, affine-input, blocks`],
       [changed({ kind: "__proto__" }), `${path}: "${name}" is of kind "__proto__"; known are dense`],
       [
         changed({ children: ["codes", "scales", "zeroPoints"] }),
@@ -204,7 +204,7 @@ describe("a saved model", { timeout: patience }, () => {
     }
     const other = tiny(llama, (tensor) => new Other(tensor.cast("f16")));
     await expect(saveModel(join(folder, "new"), other)).rejects.toThrow(
-      '"model.embed_tokens.weight" is of kind "other"; known are dense, blocks',
+      '"model.embed_tokens.weight" is of kind "other"; known are dense, affine-input, blocks',
     );
   });
 

@@ -463,10 +463,10 @@ describe("saveModel refuses", () => {
     const name = "lm_head.weight";
     const symbolic = input("w", spec("f32", [270, 16]));
     await expect(saveModel(to, { json, weights: { ...weights, [name]: symbolic } })).rejects.toThrow(
-      new ArgumentError(`"${name}" is symbolic; only host tensors can be stored`),
+      new ArgumentError(`"${name}" is symbolic; only weights with their numbers can be saved`),
     );
     await expect(saveModel(to, { json, weights: { ...weights, [name]: new Other() } })).rejects.toThrow(
-      `"${name}" is of kind "other"; known are dense, blocks`,
+      `"${name}" is of kind "other"; known are dense, affine-input, blocks`,
     );
     expect(await readdir(folder)).toEqual([]);
     await writeFile(to, "");

@@ -84,7 +84,9 @@ describe("storeWeights and restoreWeights", () => {
       };
     expect(() => restoreWeights([], tensors)).toThrow("the description of weights must be a record by name");
     expect(damaged((d) => (d.dense = 1))).toThrow('the description of "dense" needs its kind, attributes and children');
-    expect(damaged((d) => (d.half.kind = "toString"))).toThrow('"half" is of kind "toString"; known are dense, blocks');
+    expect(damaged((d) => (d.half.kind = "toString"))).toThrow(
+      '"half" is of kind "toString"; known are dense, affine-input, blocks',
+    );
     expect(damaged((d) => (d.half.children = []))).toThrow('the description of "half" lacks its part "values"');
     expect(damaged((d) => (d.half.children = ["nothing"]))).toThrow('the file lacks the tensor "half.nothing"');
     expect(damaged((d) => (d.blocks.attributes.block = "16"))).toThrow(
