@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
-import { appendFile, mkdir, readFile, truncate, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { explained } from "../formats/files.node.ts";
-import { decodeUtf8, isJsonObject, parseJson } from "../formats/json.ts";
+import { isJsonObject, parseJson } from "../formats/json.ts";
+import { wholeLines } from "../formats/json-lines.node.ts";
 import { TaskError } from "./errors.ts";
 import type { DocumentRecord } from "./tasks/evaluate-document.ts";
 import type { Journal } from "./tasks/run.ts";
@@ -37,22 +38,12 @@ export async function openJournal(
   };
 }
 
-/** What a journal holds, or null where there is none. A last line that was cut off in the middle is removed. */
+/** What a journal holds, or null where there is none. */
 async function readRecords(path: string): Promise<Map<number, DocumentRecord> | null> {
-  const bytes = await explained(
-    "read",
-    path,
-    readFile(path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === "ENOENT") return null;
-      throw error;
-    }),
-  );
-  const whole = bytes === null ? 0 : bytes.lastIndexOf(10) + 1;
-  if (bytes === null || whole === 0) return null;
-  if (whole < bytes.length) await explained("write", path, truncate(path, whole));
-  const lines = decodeUtf8(bytes.subarray(0, whole), path).split("\n").slice(1, -1);
+  const lines = await wholeLines(path);
+  if (!lines) return null;
   return new Map(
-    lines.map((line, i) => {
+    lines.slice(1).map((line, i) => {
       const record = parseJson(line, `${path}:${i + 2}`);
       if (!isRecord(record)) throw new TaskError(`${path}:${i + 2} is no record of an evaluation; remove the file`);
       return [record.document, record];

@@ -82,13 +82,17 @@ export class TokenBatches implements BatchSource<TokenBatch> {
   }
 
   restore(state: unknown): void {
-    const { epoch, at } = (state ?? {}) as { epoch?: unknown; at?: unknown };
-    if (!Number.isSafeInteger(epoch) || !Number.isSafeInteger(at))
-      throw new ArgumentError("the saved position in the data is damaged: epoch and at must be whole numbers");
-    this.#epoch = epoch as number;
-    this.#at = at as number;
+    ({ epoch: this.#epoch, at: this.#at } = placeIn(state));
     this.#shuffle();
   }
+}
+
+/** A saved position in epochs of data. @throws ArgumentError where it is damaged */
+export function placeIn(state: unknown): { epoch: number; at: number } {
+  const { epoch, at } = (state ?? {}) as { epoch?: unknown; at?: unknown };
+  if (!Number.isSafeInteger(epoch) || !Number.isSafeInteger(at))
+    throw new ArgumentError("the saved position in the data is damaged: epoch and at must be whole numbers");
+  return { epoch: epoch as number, at: at as number };
 }
 
 /** The windows that begin at `starts`, with the tokens one further as targets. */

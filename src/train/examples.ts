@@ -1,6 +1,6 @@
 import { ArgumentError, HostTensor, Rng } from "../tensor/index.ts";
 import { IGNORED } from "./answers.ts";
-import type { BatchSource, TokenBatch, TokenBatchOptions } from "./data.ts";
+import { type BatchSource, placeIn, type TokenBatch, type TokenBatchOptions } from "./data.ts";
 
 /** A text of which some tokens are to be learned: the answers of a conversation, say. */
 export interface Example {
@@ -90,11 +90,7 @@ export class ExampleBatches implements BatchSource<TokenBatch> {
   }
 
   restore(state: unknown): void {
-    const { epoch, at } = (state ?? {}) as { epoch?: unknown; at?: unknown };
-    if (!Number.isSafeInteger(epoch) || !Number.isSafeInteger(at))
-      throw new ArgumentError("the saved position in the data is damaged: epoch and at must be whole numbers");
-    this.#epoch = epoch as number;
-    this.#at = at as number;
+    ({ epoch: this.#epoch, at: this.#at } = placeIn(state));
     this.#pack();
   }
 }

@@ -1,7 +1,8 @@
-import { appendFile, mkdir, readFile, truncate, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { explained } from "../../formats/files.node.ts";
-import { decodeUtf8, isJsonObject, parseJson } from "../../formats/json.ts";
+import { isJsonObject, parseJson } from "../../formats/json.ts";
+import { wholeLines } from "../../formats/json-lines.node.ts";
 import { TaskError } from "../errors.ts";
 import { sha256 } from "../journal.node.ts";
 import type { KickStore } from "./kick.ts";
@@ -31,20 +32,10 @@ export async function openKickStore(folder: string, settings: object): Promise<K
 
 /** What a file holds, or null where there is none. */
 async function readParts(path: string): Promise<Map<string, unknown> | null> {
-  const bytes = await explained(
-    "read",
-    path,
-    readFile(path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === "ENOENT") return null;
-      throw error;
-    }),
-  );
-  const whole = bytes === null ? 0 : bytes.lastIndexOf(10) + 1;
-  if (bytes === null || whole === 0) return null;
-  if (whole < bytes.length) await explained("write", path, truncate(path, whole));
-  const lines = decodeUtf8(bytes.subarray(0, whole), path).split("\n").slice(1, -1);
+  const lines = await wholeLines(path);
+  if (!lines) return null;
   return new Map(
-    lines.map((line, i) => {
+    lines.slice(1).map((line, i) => {
       const entry = parseJson(line, `${path}:${i + 2}`);
       if (!isJsonObject(entry) || typeof entry["part"] !== "string" || entry["value"] === undefined)
         throw new TaskError(`${path}:${i + 2} is no part of an audit; remove the file`);

@@ -1,8 +1,9 @@
 import { decoderShapes, matrixInput } from "../../models/index.ts";
 import { asWeight, type Weight } from "../../nn/index.ts";
 import type { DeviceOptions } from "../../runtime/index.ts";
-import { ArgumentError, type HostTensor, isHostTensor, Rng } from "../../tensor/index.ts";
+import { ArgumentError, type HostTensor, Rng } from "../../tensor/index.ts";
 import { StateError } from "./errors.ts";
+import { finiteSource } from "./finite.ts";
 import { HiddenStates } from "./hidden.ts";
 import { runFingerprint } from "./identity.ts";
 import type { MatrixMethod } from "./method.ts";
@@ -108,7 +109,7 @@ class Run {
 
   constructor(source: DecoderSource, plan: Plan, windows: HostTensor, options: CompressOptions) {
     const [count, length] = checkedWindows(windows, source.config);
-    this.#source = source;
+    this.#source = finiteSource(source);
     this.#plan = plan;
     this.#windows = windows;
     this.#options = options;
@@ -150,7 +151,7 @@ class Run {
   }
 
   async #embedding(): Promise<CompressedPart> {
-    const weight = asWeight(await this.#read(EMBEDDING));
+    const weight = asWeight(await this.#source.read(EMBEDDING));
     const later = this.#methodOf(EMBEDDING)?.calibrated === true;
     const done = later ? null : await this.#compressed(EMBEDDING, weight, null);
     await this.hidden.embed(done?.weight ?? weight, this.#windows);
@@ -160,7 +161,7 @@ class Run {
   async #layer(index: number): Promise<CompressedPart> {
     const names = this.#namesOf(index);
     const before: Record<string, Weight | HostTensor> = {};
-    for (const name of names) before[name] = await this.#read(name);
+    for (const name of names) before[name] = await this.#source.read(name);
     const planned = names.filter((name) => this.#methodOf(name));
     const points = new Map(planned.map((name) => [matrixInput(name), this.#shapes.get(name)![1]!]));
     const inputs = points.size > 0 ? await this.hidden.statistics(index - 1, before, points) : new Map();
@@ -177,7 +178,7 @@ class Run {
 
   /** The last norm and the head; a tied embedding that its method calibrates is the head here. */
   async #head(): Promise<CompressedPart> {
-    const norm = (await this.#read(NORM)) as HostTensor;
+    const norm = (await this.#source.read(NORM)) as HostTensor;
     const { tied, layers } = this.#source.config;
     const name = tied ? EMBEDDING : HEAD;
     const method = this.#methodOf(name);
@@ -185,7 +186,7 @@ class Run {
     const reports: MatrixReport[] = [];
     if (!tied || method?.calibrated) {
       const inputs = method ? await this.hidden.finalStatistics(norm) : null;
-      const { weight, report } = await this.#compressed(name, asWeight(await this.#read(name)), inputs);
+      const { weight, report } = await this.#compressed(name, asWeight(await this.#source.read(name)), inputs);
       weights[name] = weight;
       if (report) reports.push(report);
     }
@@ -258,15 +259,6 @@ class Run {
 
   #methodOf(name: string): MatrixMethod | null {
     return this.#shapes.get(name)!.length === 2 ? this.#plan(name) : null;
-  }
-
-  /** @throws ArgumentError where a weight is not finite */
-  async #read(name: string): Promise<Weight | HostTensor> {
-    const weight = await this.#source.read(name);
-    const values = isHostTensor(weight) ? weight : await denseValues(weight, this.#options);
-    const bad = (values.data as Float32Array).findIndex((v) => !Number.isFinite(v));
-    if (bad >= 0) throw new ArgumentError(`"${name}" holds ${values.at(bad)} at entry ${bad}; the model is damaged`);
-    return weight;
   }
 
   /** What tells this run from others: configuration, plan, windows and seed. Weights are taken to be the model's. */

@@ -3,7 +3,7 @@ import type { MergeReport } from "../../methods/index.ts";
 import { decoderLogits, type Weights } from "../../models/index.ts";
 import { crossEntropy, optim } from "../../nn/index.ts";
 import { add, Rng } from "../../tensor/index.ts";
-import { type BatchSource, IGNORED, type TokenBatch, train } from "../../train/index.ts";
+import { drawnBatches, IGNORED, type TokenBatch, train } from "../../train/index.ts";
 import type { Check, Finding, Setting, System } from "../system.ts";
 import { cachedTree, type LanguageModel } from "../workbench.ts";
 import { Lessons } from "./lessons.ts";
@@ -168,7 +168,10 @@ class Experiment {
     const { signal, log } = this.#setting;
     const run = await train({
       params: weights,
-      data: drawn(this.#rng.fork("batches"), (rng) => ({ lesson: lesson(rng), replay: this.#lessons.replay(rng) })),
+      data: drawnBatches(this.#rng.fork("batches"), (rng) => ({
+        lesson: lesson(rng),
+        replay: this.#lessons.replay(rng),
+      })),
       steps,
       loss: (params, batch) => {
         const lossOf = ({ ids, targets }: typeof batch.lesson) =>
@@ -215,16 +218,4 @@ interface Score extends Record<string, number> {
 
 function check(what: string, ours: number, baseline: number, bar: (ours: number, baseline: number) => boolean): Check {
   return { what, ours, baseline, holds: bar(ours, baseline) };
-}
-
-/** Batches made with random numbers. */
-function drawn<B>(start: Rng, make: (rng: Rng) => B): BatchSource<B> {
-  let rng = start;
-  return {
-    next: () => make(rng),
-    state: () => rng.toJSON(),
-    restore(state) {
-      rng = Rng.fromJSON(state);
-    },
-  };
 }
