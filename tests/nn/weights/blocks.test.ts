@@ -149,7 +149,7 @@ describe("BlockWeight", () => {
     expect(make({ scales: codes })).toThrow("the scales of a block weight must be f32 or f16, not u8");
     expect(make({ zeroPoints: codes })).toThrow("the zero points of this block weight must be [4, 1], not [4, 2, 16]");
     expect(make({}, { block: 24 })).toThrow("a block is a multiple of 16 entries, not 24");
-    expect(make({}, { format: "int5" })).toThrow('there is no block format "int5"; there are int8, int4, int3');
+    expect(make({}, { format: "int5" })).toThrow('there is no block format "int5"; there are int8, int6, int4, int3');
     const binary = { codes: HostTensor.zeros("u8", [4, 2, 4]), zeroPoints: HostTensor.zeros("u8", [4, 1]) };
     expect(make(binary, { format: "binary" })).toThrow("binary blocks are symmetric: they have no zero points");
   });
