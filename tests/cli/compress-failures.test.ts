@@ -110,7 +110,7 @@ describe("pare compress", { timeout: 300_000 }, () => {
     ],
     [["--calibrate", "bytes.txt"], /pare: .*bytes\.txt.* UTF-8/],
     [["--calibrate", "."], /pare: .* cannot be read \(EISDIR\)/],
-    [["--metod", "gptq"], "unknown option --metod; did you mean --method?"],
+    [["--metod", "gptq"], 'unknown option --metod (did you mean "--method"?)'],
     [["--method", "smothquant"], 'did you mean "smoothquant"?'],
     [
       ["--to", "2:5"],
