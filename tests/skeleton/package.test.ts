@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -57,7 +57,9 @@ describe("as it is published", () => {
     // Types are another test's business; what counts here is what the compiler writes.
     const only = ["--noCheck", "--declaration", "false", "--outDir", join(folder, "dist")];
     execFileSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json"), ...only], { stdio: "inherit" });
-    for (const name of ["package.json", "bin"]) cpSync(join(root, name), join(folder, name), { recursive: true });
+    cpSync(join(root, "src"), join(folder, "dist"), { recursive: true, filter: (path) => !path.endsWith(".ts") });
+    for (const name of ["package.json", "bin", "models", "CHANGELOG.md"])
+      cpSync(join(root, name), join(folder, name), { recursive: true });
     symlinkSync(join(root, "node_modules"), join(folder, "node_modules"), "junction");
   });
   afterAll(() => rmSync(folder, { recursive: true }));
@@ -74,6 +76,50 @@ describe("as it is published", () => {
   test("the command runs from what was built", () => {
     expect(node("bin/pare.js", "--help")).toContain("Usage: pare <command>");
   });
+
+  test("installed in an empty folder, it compresses and reports without a network", () => {
+    const empty = mkdtempSync(join(tmpdir(), "pare-installed-"));
+    // As npm installs a package: what is in the tarball, beside what it depends on.
+    const packed = execFileSync("npm", ["pack", "--silent", "--ignore-scripts", "--pack-destination", empty], {
+      cwd: folder,
+      encoding: "utf8",
+      shell: process.platform === "win32",
+    });
+    const modules = join(empty, "node_modules");
+    mkdirSync(join(modules, "pare"), { recursive: true });
+    const tarball = join(empty, packed.trim().split("\n").at(-1)!);
+    execFileSync("tar", ["-xzf", tarball, "--strip-components", "1", "-C", join(modules, "pare")]);
+    for (const name of readdirSync(join(root, "node_modules")))
+      if (name !== "pare") symlinkSync(join(root, "node_modules", name), join(modules, name), "junction");
+    const pare = (...words: string[]): string =>
+      execFileSync(process.execPath, [join(modules, "pare", "bin", "pare.js"), ...words], {
+        cwd: empty,
+        encoding: "utf8",
+        env: { ...process.env, http_proxy: "http://0.0.0.0:9", https_proxy: "http://0.0.0.0:9" },
+        stdio: ["ignore", "pipe", "ignore"],
+      });
+    const quick = [
+      "--method",
+      "nearest",
+      "--windows",
+      "1",
+      "--length",
+      "64",
+      "--format",
+      "safetensors,onnx,gguf",
+      "--report",
+    ];
+    expect(pare("compress", ...quick)).toMatch(/became .* times smaller: .*storybook-4bit/);
+    for (const file of [
+      "model.safetensors",
+      "onnx/model_q4.onnx",
+      "storybook-4bit.gguf",
+      "tokenizer.json",
+      "report.html",
+    ])
+      expect(existsSync(join(empty, "storybook-4bit", file)), file).toBe(true);
+    rmSync(empty, { recursive: true });
+  }, 300_000);
 });
 
 test.each(["", ...floors.map((floor) => `${floor}/`)])("src/%sindex.ts can be bundled for browsers", async (floor) => {
