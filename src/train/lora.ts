@@ -1,4 +1,4 @@
-import type { Weights } from "../models/index.ts";
+import { isLayerMatrix, type Weights } from "../models/index.ts";
 import { asWeight, Dense, LowRank, SumWeight, TransformedWeight, type Weight } from "../nn/index.ts";
 import { compile, type DeviceOptions } from "../runtime/index.ts";
 import { ArgumentError, HostTensor, type Leaf, type Rng } from "../tensor/index.ts";
@@ -12,8 +12,6 @@ export interface LoraOptions {
   readonly targets?: (name: string) => boolean;
   readonly rng: Rng;
 }
-
-const isLayerMatrix = (name: string): boolean => /^model\.layers\.\d+\..+_proj\.weight$/.test(name);
 
 /** Paths of adapters inside of a matrix that has one. */
 const ADAPTER = /\.weight(?:\.inner)?\.1\.(up|down)\.values$/;

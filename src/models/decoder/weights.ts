@@ -98,6 +98,9 @@ export function initDecoder(config: DecoderConfig, rng: Rng): Record<string, Wei
   return weights;
 }
 
+/** Whether a weight is a matrix of a decoder's layer, by name. */
+export const isLayerMatrix = (name: string): boolean => /^model\.layers\.\d+\..+_proj\.weight$/.test(name);
+
 /** Looks weights up by name. */
 export class WeightBag {
   readonly #weights: Weights;

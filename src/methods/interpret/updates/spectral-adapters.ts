@@ -1,6 +1,6 @@
 import { withProducts } from "../../../linalg/products.ts";
 import { decompose } from "../../../linalg/svd.ts";
-import type { Weights } from "../../../models/index.ts";
+import { isLayerMatrix, type Weights } from "../../../models/index.ts";
 import { asWeight, Dense, LowRank, SumWeight, type Weight } from "../../../nn/index.ts";
 import { ArgumentError, HostTensor, isHostTensor, type Leaf } from "../../../tensor/index.ts";
 import { exact } from "./spectrum.ts";
@@ -15,8 +15,6 @@ export interface SpectralAdapterOptions {
   /** Names of the matrices that get an adapter. Default: those of the layers. */
   readonly targets?: (name: string) => boolean;
 }
-
-const isLayerMatrix = (name: string): boolean => /^model\.layers\.\d+\..+_proj\.weight$/.test(name);
 
 /**
  * A model's weights with a part of the spectrum of each target in an adapter, `A = sqrt(S) V^T` and `B = U sqrt(S)`, and

@@ -1,4 +1,4 @@
-import { decoderLogits, type Weights } from "../../../models/index.ts";
+import { decoderLogits, isLayerMatrix, type Weights } from "../../../models/index.ts";
 import { crossEntropy, optim, roundToBlocks, TransformedWeight, Weight } from "../../../nn/index.ts";
 import { ArgumentError, Rng } from "../../../tensor/index.ts";
 import {
@@ -82,7 +82,7 @@ async function roundedBase(weights: Weights): Promise<Weights> {
   const result: Record<string, Weights[string]> = {};
   for (const [name, value] of Object.entries(weights)) {
     result[name] = value;
-    if (!/^model\.layers\..+_proj\.weight$/.test(name)) continue;
+    if (!isLayerMatrix(name)) continue;
     if (!(value instanceof Weight)) throw new ArgumentError(`"${name}" is no matrix`);
     const inner = value instanceof TransformedWeight ? value.inner : value;
     const rounded = roundToBlocks(await denseValues(inner), {

@@ -1,4 +1,4 @@
-import { decode, matrixInput } from "../../../models/index.ts";
+import { decode, isLayerMatrix, matrixInput } from "../../../models/index.ts";
 import { capture, hadamard, TransformedWeight } from "../../../nn/index.ts";
 import { compile, type DeviceOptions } from "../../../runtime/index.ts";
 import { abs, div, type HostTensor, max, mean, sqrt, square, sub, type Tensor } from "../../../tensor/index.ts";
@@ -20,7 +20,7 @@ export async function outlierReport(
   ids: HostTensor,
   device: DeviceOptions = {},
 ): Promise<InputOutliers[]> {
-  const names = Object.keys(weights).filter((name) => /^model\.layers\..+_proj\.weight$/.test(name));
+  const names = Object.keys(weights).filter(isLayerMatrix);
   const points = new Set(names.map(matrixInput));
   await using program = await compile(
     (tokens: Tensor) => {

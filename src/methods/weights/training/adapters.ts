@@ -1,8 +1,9 @@
+import { isLayerMatrix } from "../../../models/index.ts";
 import { asWeight, type BlockFormat, roundToBlocks } from "../../../nn/index.ts";
 import { Rng } from "../../../tensor/index.ts";
 import { isLora, mergeLora, withLora } from "../../../train/index.ts";
 import { denseValues } from "../report.ts";
-import { isLayerMatrix, type TrainedModel, type TrainingMethod } from "./method.ts";
+import type { TrainedModel, TrainingMethod } from "./method.ts";
 
 export interface AdapterOptions {
   readonly rank: number;

@@ -22,6 +22,3 @@ export interface TrainingMethod {
   /** The trained model as it is saved and run. */
   finish(model: TrainedModel): Promise<TrainedModel>;
 }
-
-/** Whether a weight is a matrix of a decoder's layer, by name. */
-export const isLayerMatrix = (name: string): boolean => /^model\.layers\.\d+\..+_proj\.weight$/.test(name);

@@ -1,7 +1,8 @@
+import { isLayerMatrix } from "../../../models/index.ts";
 import type { Weight } from "../../../nn/index.ts";
 import type { Leaf } from "../../../tensor/index.ts";
 import { type LevelBits, type ParqOptions, packQuantized, parq, type QuantGroup } from "../parq/index.ts";
-import { isLayerMatrix, type TrainingMethod } from "./method.ts";
+import type { TrainingMethod } from "./method.ts";
 
 /**
  * PARQ (Jin et al. 2025, arXiv:2503.15748) on all matrices of the layers, a set of levels for each row: weights glide onto

@@ -1,3 +1,4 @@
+import { isLayerMatrix } from "../../../models/index.ts";
 import {
   blockRounding,
   type FakeQuantization,
@@ -7,7 +8,7 @@ import {
 } from "../../../nn/index.ts";
 import { type ParetoBits, paretoqRate, paretoqRounding } from "../paretoq/index.ts";
 import { type QuestOptions, questPack, questWeights } from "../quest/index.ts";
-import { isLayerMatrix, type TrainingMethod } from "./method.ts";
+import type { TrainingMethod } from "./method.ts";
 
 /** Training through the rounding of all matrices of the layers, which are packed at the end. */
 export function quantizedTraining(name: string, rate: number, how: FakeQuantization): TrainingMethod {
