@@ -76,9 +76,10 @@ describe("pare guard", { timeout: 120_000 }, () => {
   });
 
   it.each([
-    [["guard", "shrink"], 'a guard can compress or moderate, not "shrink"'],
+    [["guard", "shrink"], 'a guard can compress, moderate or serve, not "shrink"'],
     [["guard", "compress"], "compress needs --recipe <file>"],
     [["guard", "moderate"], "moderate needs the folder of a guard"],
+    [["guard", "serve"], "serve needs the folder of a guard: pare guard serve <model>"],
     [["guard", "moderate", "m"], "give --text or --conversation"],
   ])("refuses %j", async (words, message) => {
     const { code, err } = await pare(...words);

@@ -5,6 +5,7 @@ import OpenAI, { APIError } from "openai";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { TextModel } from "../../src/cli/model.ts";
 import { type RunningServer, type ServerOptions, startServer } from "../../src/cli/server/server.ts";
+import { textSite } from "../../src/cli/server/text-site.ts";
 import { complete, DecoderSession, type GenerateOptions } from "../../src/generate/index.ts";
 import { tinyModel } from "../generate/models.ts";
 import { tinyShape, tinyTextModel } from "./models.ts";
@@ -32,7 +33,7 @@ afterEach(async () => {
 
 async function serve(options: Partial<ServerOptions> = {}, served = model) {
   const report = (error: unknown) => failures.push(error);
-  const server = await startServer(served, { host: "127.0.0.1", port: 0, report, ...options });
+  const server = await startServer(textSite(served), { host: "127.0.0.1", port: 0, report, ...options });
   running.push(server);
   const apiKey = options.apiKey ?? "any";
   return { server, openai: new OpenAI({ baseURL: `${server.url}/v1`, apiKey, maxRetries: 0 }) };
@@ -439,7 +440,7 @@ describe("the end", () => {
   it("is told when it cannot begin", async () => {
     const { server } = await serve();
     const port = Number(new URL(server.url).port);
-    await expect(startServer(model, { host: "127.0.0.1", port, report: () => {} })).rejects.toThrow(
+    await expect(startServer(textSite(model), { host: "127.0.0.1", port, report: () => {} })).rejects.toThrow(
       `cannot listen on 127.0.0.1, port ${port}: something listens there already; --port 0 takes a free one`,
     );
   });

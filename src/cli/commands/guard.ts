@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { explained } from "../../formats/files.node.ts";
 import { isJsonObject, type JsonObject, parseJson } from "../../formats/json.ts";
 import { compressGuard, GuardCodec, type GuardRecipe, type StageReport } from "../../methods/index.ts";
@@ -9,29 +9,39 @@ import { openModel } from "../../models/node.ts";
 import { command, type Outcome } from "../command.ts";
 import { stage } from "../compress/staging.ts";
 import { UsageError } from "../errors.ts";
+import { guardSite } from "../server/guard-site.ts";
+import { serverOptions, serveUntilTold } from "../server/serve.ts";
 import { textTable } from "../table.ts";
 
-/** Makes a guard small, or judges a conversation with one. */
+/** Makes a guard small, judges a conversation with one, or lets others do so over HTTP. */
 export const guard = command({
   args: {
-    action: { required: true, summary: "compress, or moderate" },
-    model: { summary: "moderate: the folder of a guard that was compressed" },
+    action: { required: true, summary: "compress, moderate or serve" },
+    model: { summary: "moderate, serve: the folder of a guard that was compressed" },
   },
   options: {
     recipe: { type: "string", value: "file", summary: "compress: what to make of which models, as JSON" },
     text: { type: "string", value: "words", summary: "moderate: what a user says" },
     conversation: { type: "string", value: "file", summary: 'moderate: JSON, { "turns": [{ "role", "text" }] }' },
     force: { type: "flag", summary: "compress: replace the folder if it exists" },
+    ...serverOptions,
   },
-  example: "pare guard compress --recipe recipe.json",
+  example: "pare guard serve small-guard --port 8080",
   graceful: true,
-  async run({ args: { action, model }, options, signal }) {
+  async run({ args: { action, model }, options, json, signal }) {
     if (action === "compress") {
       if (options.recipe === undefined) throw new UsageError("compress needs --recipe <file>");
       return await compressed(options.recipe, options.force, signal);
     }
-    if (action !== "moderate") throw new UsageError(`a guard can compress or moderate, not "${action}"`);
-    if (model === undefined) throw new UsageError("moderate needs the folder of a guard: pare guard moderate <model>");
+    if (action !== "moderate" && action !== "serve")
+      throw new UsageError(`a guard can compress, moderate or serve, not "${action}"`);
+    if (model === undefined)
+      throw new UsageError(`${action} needs the folder of a guard: pare guard ${action} <model>`);
+    if (action === "serve") {
+      await using loaded = await loadGuard(model);
+      const name = basename(resolve(model));
+      return await serveUntilTold(guardSite(loaded), { name, path: "/moderate" }, { ...options, json, signal });
+    }
     if ((options.text === undefined) === (options.conversation === undefined))
       throw new UsageError("give --text or --conversation");
     return await moderated(model, options.text, options.conversation);

@@ -2,12 +2,11 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { UsageError } from "../errors.ts";
-import type { TextModel } from "../model.ts";
 import type { Access } from "./access.ts";
 import { ApiError } from "./errors.ts";
 import { type Limits, usualLimits } from "./limits.ts";
 import { Queue } from "./queue.ts";
-import { route, type Service, sendJson } from "./routes.ts";
+import { route, type Service, type Site, sendJson } from "./routes.ts";
 
 export interface ServerOptions extends Access {
   /** 0 takes one that is free. */
@@ -30,13 +29,12 @@ const closing = (): ApiError =>
   new ApiError(503, "the server is shutting down", { headers: { "retry-after": "5", connection: "close" } });
 
 /**
- * Serves a model over HTTP as OpenAI's interface has it. The model stays the caller's to dispose.
+ * Serves a site over HTTP.
  * @throws UsageError when it cannot listen there
  */
-export async function startServer(model: TextModel, options: ServerOptions): Promise<RunningServer> {
-  const limits = { ...usualLimits(model.session.config.maxPositions), ...options.limits };
-  const since = Math.floor(Date.now() / 1000);
-  const service: Service = { model, access: options, limits, queue: new Queue(limits.waiting), since };
+export async function startServer(site: Site, options: ServerOptions): Promise<RunningServer> {
+  const limits = { ...usualLimits(site.positions), ...options.limits };
+  const service: Service = { site, access: options, limits, queue: new Queue(limits.waiting) };
   /** Aborted when the grace time is over. */
   const ended = new AbortController();
   let requests = 0;

@@ -15,7 +15,7 @@ import type { DeviceOptions } from "../../../runtime/index.ts";
 import { ArgumentError, type HostTensor, Rng, sigmoid, slice, sub } from "../../../tensor/index.ts";
 import type { AnsweredPrompt, LogEntry } from "../../../train/index.ts";
 import { keepMostImportant, pruneDecoder, structuredImportance } from "../structured/index.ts";
-import { answerInputs, type GuardModel, predictAnswers } from "./answers.ts";
+import { answerInputs, commonPrefix, type GuardModel, predictAnswers } from "./answers.ts";
 import { type CachedLogits, distillGuard } from "./distill.ts";
 import { type GuardMetrics, guardMetrics } from "./metrics.ts";
 import { checkVerdictIds, type GuardCodec, type GuardExample } from "./verdicts.ts";
@@ -161,15 +161,16 @@ export async function pruneGuard(
   return pruneDecoder(student, keepMostImportant(scores, { layers, ffn }));
 }
 
-/** Some of the prompts, cut to the length of the shortest from the front, where the task is alike in all. */
+/** Some of the prompts, cut to the length of the shortest behind the policy: what a user said first is left out. */
 function calibrationPrompts(prompts: readonly AnsweredPrompt[], count: number, seed: number): HostTensor {
   const chosen = new Rng(seed)
     .fork("calibration")
     .shuffle([...prompts])
     .slice(0, count);
   const length = Math.min(...chosen.map(({ ids }) => ids.length));
+  const prefix = commonPrefix(chosen);
   return answerInputs(
-    chosen.map(({ ids }) => ({ ids: ids.slice(-length - 1), scored: 1 })),
+    chosen.map(({ ids }) => ({ ids: [...prefix, ...ids.slice(prefix.length - length - 1)], scored: 1 })),
     length,
   ).ids;
 }

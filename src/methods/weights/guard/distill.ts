@@ -2,7 +2,7 @@ import type { Weights } from "../../../models/index.ts";
 import { crossEntropy, distillation, optim } from "../../../nn/index.ts";
 import { ArgumentError, add, HostTensor, mul, Rng, type Tensor } from "../../../tensor/index.ts";
 import { type AnsweredPrompt, type BatchSource, type LogEntry, train } from "../../../train/index.ts";
-import { answerInputs, answerLogits, type GuardModel, predictAnswers } from "./answers.ts";
+import { answerInputs, answerLogits, commonPrefix, type GuardModel, predictAnswers } from "./answers.ts";
 
 /** What a teacher predicts for the answers of some prompts: logits `[scored, vocab]` by prompt, in their order. */
 export type CachedLogits = readonly Float32Array[];
@@ -41,13 +41,14 @@ export async function distillGuard<W extends Weights>(
   if (prompts.length === 0) throw new ArgumentError("there are no prompts to learn from");
   const logits = lambda > 0 ? await logitsOf(student, teacher!, prompts) : null;
   const { vocab } = student.config;
+  const prefix = commonPrefix(prompts);
   const run = await train({
     params: student.weights,
-    data: new VerdictBatches(prompts, logits, vocab, options.batch ?? 16, seed),
+    data: new VerdictBatches({ prompts, skipped: prefix.length, logits, vocab, batch: options.batch ?? 16, seed }),
     steps,
     seed,
     loss: (weights, batch) => {
-      const predicted = answerLogits({ config: student.config, weights: weights as Weights }, batch);
+      const predicted = answerLogits({ config: student.config, weights: weights as Weights }, batch, prefix);
       const counted = { weights: batch.counted as Tensor };
       const label = crossEntropy(predicted, batch.targets, counted);
       if (!batch.teacher) return label;
@@ -99,48 +100,46 @@ interface VerdictBatch<T = HostTensor> {
   readonly teacher?: T;
 }
 
+/** What batches are drawn from. */
+interface Lessons {
+  readonly prompts: readonly AnsweredPrompt[];
+  /** Tokens that all prompts begin with, and that batches leave out. */
+  readonly skipped: number;
+  readonly logits: CachedLogits | null;
+  readonly vocab: number;
+  readonly batch: number;
+  readonly seed: number;
+}
+
 /** All prompts in random order, and then again in another. */
 class VerdictBatches implements BatchSource<VerdictBatch> {
-  readonly #prompts: readonly AnsweredPrompt[];
-  readonly #logits: CachedLogits | null;
-  readonly #vocab: number;
-  readonly #batch: number;
-  readonly #seed: number;
+  readonly #from: Lessons;
   readonly #length: number;
   readonly #scored: number;
   #at = 0;
   #order: { readonly epoch: number; readonly indices: readonly number[] } | undefined;
 
-  constructor(
-    prompts: readonly AnsweredPrompt[],
-    logits: CachedLogits | null,
-    vocab: number,
-    batch: number,
-    seed: number,
-  ) {
-    this.#prompts = prompts;
-    this.#logits = logits;
-    this.#vocab = vocab;
-    this.#batch = batch;
-    this.#seed = seed;
-    this.#length = Math.max(...prompts.map(({ ids }) => ids.length - 1));
-    this.#scored = Math.max(...prompts.map(({ scored }) => scored));
+  constructor(from: Lessons) {
+    this.#from = from;
+    this.#length = Math.max(...from.prompts.map(({ ids }) => ids.length - 1));
+    this.#scored = Math.max(...from.prompts.map(({ scored }) => scored));
   }
 
   next(): VerdictBatch {
-    const chosen = Array.from({ length: this.#batch }, () => this.#index(this.#at++));
-    const prompts = chosen.map((i) => this.#prompts[i]!);
-    const { ids, rows } = answerInputs(prompts, this.#length);
-    const n = this.#batch * this.#scored;
+    const { logits, skipped, vocab, batch } = this.#from;
+    const chosen = Array.from({ length: batch }, () => this.#index(this.#at++));
+    const prompts = chosen.map((i) => this.#from.prompts[i]!);
+    const { ids, rows } = answerInputs(prompts, this.#length, skipped);
+    const n = batch * this.#scored;
     const filled = HostTensor.zeros("i64", [n]);
     filled.data.set(rows.data as never);
     const targets = HostTensor.zeros("i64", [n]);
     const counted = HostTensor.zeros("f32", [n]);
-    const teacher = this.#logits && HostTensor.zeros("f32", [n, this.#vocab]);
+    const teacher = logits && HostTensor.zeros("f32", [n, vocab]);
     let at = 0;
     chosen.forEach((index, i) => {
       const { ids: tokens, scored } = prompts[i]!;
-      teacher?.data.set(this.#logits![index]! as never, at * this.#vocab);
+      teacher?.data.set(logits![index]! as never, at * vocab);
       for (const token of tokens.slice(-scored)) {
         targets.set(at, token);
         counted.set(at++, 1);
@@ -150,10 +149,11 @@ class VerdictBatches implements BatchSource<VerdictBatch> {
   }
 
   #index(at: number): number {
-    const count = this.#prompts.length;
+    const { prompts, seed } = this.#from;
+    const count = prompts.length;
     const epoch = Math.floor(at / count);
     if (this.#order?.epoch !== epoch)
-      this.#order = { epoch, indices: new Rng(this.#seed).fork(`epoch ${epoch}`).permutation(count) };
+      this.#order = { epoch, indices: new Rng(seed).fork(`epoch ${epoch}`).permutation(count) };
     return this.#order.indices[at % count]!;
   }
 

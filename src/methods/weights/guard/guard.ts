@@ -14,6 +14,8 @@ export interface Moderation extends Verdict {
 /** A guard at work. What a conversation begins with like the one before, the policy at least, is not read again. */
 export class Guard {
   readonly policy: GuardPolicy;
+  /** Tokens that its model takes, the verdict's among them. */
+  readonly positions: number;
   readonly #codec: GuardCodec;
   readonly #session: DecoderSession;
   readonly #room: number;
@@ -22,6 +24,7 @@ export class Guard {
 
   private constructor(codec: GuardCodec, session: DecoderSession, positions: number) {
     this.policy = codec.policy;
+    this.positions = positions;
     this.#codec = codec;
     this.#session = session;
     const categories = this.policy.categories.map(({ code }) => code);
