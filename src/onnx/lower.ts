@@ -1,5 +1,6 @@
 import {
   type Attrs,
+  type Branch,
   cast,
   constant,
   constantOf,
@@ -95,6 +96,8 @@ class Lowering {
         return inputs.slice(inputs.length - node.outputs.length) as Tensor[];
       case "pare.After":
         return [this.#delay(inputs[0]!, inputs.slice(1) as Tensor[])];
+      case "pare.When":
+        return this.#when(node, inputs);
     }
     const { expand } = findOp(node.op)!;
     if (expand && this.#expands(node)) return expand(inputs, node.attrs, node.outputs.length).map((t) => this.visit(t));
@@ -148,6 +151,18 @@ class Lowering {
     const fitting = x.rank === 0 ? reshape(never, []) : never;
     const delayed = x.dtype === "bool" ? op("Or", [x, fitting]) : op("Add", [x, cast(fitting, x.dtype)]);
     return this.visit(delayed);
+  }
+
+  /** A choice with its branch lowered, as a graph of its own. */
+  #when(node: Node, inputs: readonly (Tensor | null)[]): readonly Tensor[] {
+    const branch = node.extra as Branch;
+    const named = (tensors: readonly Tensor[], name: string) =>
+      tensors.map((tensor, i) => ({ name: `${name}${i}`, tensor }));
+    const graph = makeGraph(named(branch.inputs, "in"), named(branch.outputs, "out"));
+    const lowered = lower(graph, { portable: this.#portable, expands: this.#expands });
+    const outputs = lowered.outputs.map(({ tensor }) => tensor);
+    const choice = new Node(node.op, inputs, {}, node.outputs, { inputs: branch.inputs, outputs } satisfies Branch);
+    return choice.outputs.map((t) => this.keep(t));
   }
 
   #number(t: Tensor): number {

@@ -1,25 +1,8 @@
-import {
-  type AttrValue,
-  constantOf,
-  dtypes,
-  findOp,
-  type HostTensor,
-  type Node,
-  type Shape,
-  type Tensor,
-  type TensorType,
-} from "../tensor/index.ts";
+import { type Branch, constantOf, type Node } from "../tensor/index.ts";
 import { type Graph, nodesOf, type Port } from "./graph.ts";
 import { type LowerOptions, lower } from "./lower.ts";
-import {
-  type AttributeProto,
-  attributeType,
-  type GraphProto,
-  type ModelProto,
-  type NodeProto,
-  type TensorProto,
-  type ValueInfoProto,
-} from "./schema.ts";
+import { NodeWriter, type OnNode, valueInfo } from "./node-writer.ts";
+import type { GraphProto, ModelProto, TensorProto } from "./schema.ts";
 import { encodeModel, modelPieces } from "./wire.ts";
 
 /** The operator set that graphs are written in. */
@@ -41,7 +24,7 @@ export interface ToOnnxOptions extends LowerOptions {
   /** The graph is in its final form already. */
   readonly lowered?: boolean;
   /** Told the name that each node gets in the file. */
-  readonly onNode?: (node: Node, name: string) => void;
+  readonly onNode?: OnNode;
 }
 
 /** The bytes of an ONNX file that computes `graph`. @throws OnnxError above 2 GB; see `toOnnxFiles`. */
@@ -121,8 +104,9 @@ function moveOut(tensor: TensorProto, location: string, offset: number): Uint8Ar
 export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
   const lowered = options.lowered ? graph : lower(graph, { strict: true, ...options });
   const used = nodesOf(lowered.outputs.map((p) => p.tensor));
-  const opset = Math.max(OPSET, ...used.map((n) => NEWER[n.op] ?? 0));
-  const contrib = used.some((n) => n.op.startsWith("com.microsoft."));
+  const all = withBranches(used);
+  const opset = Math.max(OPSET, ...all.map((n) => NEWER[n.op] ?? 0));
+  const contrib = all.some((n) => n.op.startsWith("com.microsoft."));
   return {
     irVersion: IR_VERSION,
     producerName: "pare",
@@ -134,92 +118,29 @@ export function modelOf(graph: Graph, options: ToOnnxOptions = {}): ModelProto {
   };
 }
 
+/** The nodes and those of the branches inside of them. */
+function withBranches(nodes: readonly Node[]): Node[] {
+  return nodes.flatMap((node) =>
+    node.op === "pare.When" ? [node, ...withBranches(nodesOf((node.extra as Branch).outputs))] : [node],
+  );
+}
+
 function graphProto(graph: Graph, used: readonly Node[], onNode?: ToOnnxOptions["onNode"]): GraphProto {
-  const taken = new Set([...graph.inputs, ...graph.outputs].map((p) => p.name));
-  let count = 0;
-  const fresh = (prefix: string): string => {
-    let name: string;
-    do name = `${prefix}${count++}`;
-    while (taken.has(name));
-    return name;
-  };
   const names = new Map(graph.inputs.map(({ name, tensor }) => [tensor, name]));
+  const writer = new NodeWriter([...graph.inputs, ...graph.outputs], onNode);
   // A tensor has one name: an output that is an input, a constant, or fetched twice is copied to its further names.
   const copies: Port[] = [];
   for (const output of graph.outputs) {
     if (names.has(output.tensor) || constantOf(output.tensor)) copies.push(output);
     else names.set(output.tensor, output.name);
   }
-  const initializer: TensorProto[] = [];
-  const node: NodeProto[] = [];
-  for (const n of used) {
-    if (n.op === "pare.Input") continue;
-    const value = constantOf(n.outputs[0]);
-    for (const t of n.outputs) if (!names.has(t)) names.set(t, fresh(value ? "c" : "t"));
-    if (value) {
-      initializer.push(tensorProto(value, names.get(n.outputs[0]!)!));
-      continue;
-    }
-    const name = fresh("n");
-    onNode?.(n, name);
-    node.push(nodeProto(n, names, name));
-  }
-  for (const { name, tensor } of copies)
-    node.push({ opType: "Identity", name: fresh("n"), input: [names.get(tensor)!], output: [name] });
+  const node = writer.write(used, names);
+  for (const { name, tensor } of copies) node.push(writer.copy(writer.nameOf(tensor, names), name));
   return {
     name: "graph",
     node,
-    initializer,
+    initializer: writer.initializer,
     input: graph.inputs.map((p) => valueInfo(p.name, p.tensor)),
     output: graph.outputs.map((p) => valueInfo(p.name, p.tensor)),
   };
-}
-
-function valueInfo(name: string, { dtype, shape }: TensorType): ValueInfoProto {
-  return { name, type: { tensorType: { elemType: dtypes[dtype].onnx, shape: { dim: dimsOf(shape) } } } };
-}
-
-function dimsOf(shape: Shape): { dimValue?: number; dimParam?: string }[] {
-  return shape.map((d) => (typeof d === "number" ? { dimValue: d } : { dimParam: d }));
-}
-
-/** A host tensor as an ONNX tensor over the same memory. */
-export function tensorProto(value: HostTensor, name: string): TensorProto {
-  return { name, dims: [...value.shape], dataType: dtypes[value.dtype].onnx, rawData: value.rawBytes() };
-}
-
-function nodeProto(node: Node, names: ReadonlyMap<Tensor, string>, name: string): NodeProto {
-  const input = node.inputs.map((t) => (t ? names.get(t)! : ""));
-  while (input.at(-1) === "") input.pop();
-  const dot = node.op.lastIndexOf(".");
-  const kinds = findOp(node.op)!.attrs ?? {};
-  return {
-    input,
-    output: node.outputs.map((t) => names.get(t)!),
-    name,
-    opType: node.op.slice(dot + 1),
-    attribute: Object.entries(node.attrs).map(([key, value]) => attributeProto(key, kinds[key]!, value)),
-    ...(dot > 0 ? { domain: node.op.slice(0, dot) } : {}),
-  };
-}
-
-const utf8 = new TextEncoder();
-
-function attributeProto(name: string, kind: string, value: AttrValue): AttributeProto {
-  switch (kind) {
-    case "int":
-      return { name, type: attributeType.int, i: value as number };
-    case "float":
-      return { name, type: attributeType.float, f: value as number };
-    case "string":
-      return { name, type: attributeType.string, s: utf8.encode(value as string) };
-    case "ints":
-      return { name, type: attributeType.ints, ints: [...(value as readonly number[])] };
-    case "floats":
-      return { name, type: attributeType.floats, floats: [...(value as readonly number[])] };
-    case "strings":
-      return { name, type: attributeType.strings, strings: (value as readonly string[]).map((s) => utf8.encode(s)) };
-    default:
-      return { name, type: attributeType.tensor, t: tensorProto(value as HostTensor, name) };
-  }
 }

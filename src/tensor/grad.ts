@@ -258,8 +258,8 @@ export function checkpoint<P extends unknown[], R>(f: (...args: P) => R): (...ar
   };
 }
 
-/** The computed tensors older than node `start` that `results` were made from, closures of `f` included. */
-function tensorsBefore(start: number, results: readonly Tensor[]): Tensor[] {
+/** The computed tensors older than node `start` that `results` were made from. */
+export function tensorsBefore(start: number, results: readonly Tensor[]): Tensor[] {
   const found: Tensor[] = [];
   const seen = new Set<Tensor>();
   const stack = [...results];

@@ -10,3 +10,4 @@ export * from "./rng.ts";
 export * from "./suggest.ts";
 export * from "./tensor.ts";
 export * from "./tree.ts";
+export * from "./when.ts";

@@ -1,4 +1,4 @@
-import { type DecoderConfig, decode, matrixInput, type Weights } from "../../models/index.ts";
+import { type DecoderConfig, decode, isLayerMatrix, matrixInput, type Weights } from "../../models/index.ts";
 import { capture, fakeQuantized, lsqInputRounding, lsqRounding, type Weight } from "../../nn/index.ts";
 import { compile, type DeviceOptions } from "../../runtime/index.ts";
 import { type HostTensor, type Leaf, mean, sqrt, square, type Tensor } from "../../tensor/index.ts";
@@ -15,7 +15,7 @@ export async function lsqWeights(
   ids: HostTensor,
   device: DeviceOptions = {},
 ): Promise<Record<string, Weight | Leaf>> {
-  const names = Object.keys(weights).filter((name) => /^model\.layers\.\d+\.\w+\.\w+_proj\.weight$/.test(name));
+  const names = Object.keys(weights).filter(isLayerMatrix);
   const points = new Set(names.map(matrixInput));
   await using program = await compile(
     (tokens: Tensor) => {

@@ -1,4 +1,4 @@
-import type { Weights } from "../../../models/index.ts";
+import { isLayerMatrix, type Weights } from "../../../models/index.ts";
 import {
   asWeight,
   elasticBinarization,
@@ -48,9 +48,6 @@ export interface ParetoqOptions {
   readonly ternaryGrad?: TernaryGradient;
 }
 
-/** The matrices that ParetoQ rounds: all of the layers, but not embeddings and head. */
-const inLayer = /^model\.layers\.\d+\..+_proj\.weight$/;
-
 /**
  * A decoder's weights ready to be trained in few bits (Liu et al. 2025): every matrix of its layers rounded forward, with
  * a learned scale for each row beside it. Train the result with the ordinary loss, then `paretoqPack` it.
@@ -78,7 +75,7 @@ export async function paretoqConvert(
   const bitsOf = (name: string): ParetoBits | undefined => {
     if (skip?.test(name)) return undefined;
     if (named) return named[name];
-    return inLayer.test(name) ? (bits as ParetoBits) : undefined;
+    return isLayerMatrix(name) ? (bits as ParetoBits) : undefined;
   };
   return fakeQuantized(
     weights,

@@ -16,6 +16,7 @@ import {
   reshape,
   sub,
   type Tensor,
+  when,
   where,
 } from "../../../tensor/index.ts";
 import { checkLevels, type LevelBits, type LevelRule, levelCount, levelsOf } from "./lsbq.ts";
@@ -106,8 +107,7 @@ export function parq(inner: Optimizer, groups: readonly QuantGroup[], options: P
           const group = groupOf(name, p.shape as readonly number[])!;
           const rows = levelSets(name, p.shape as readonly number[], group);
           const u = reshape(shrink ? div(p, maximum(travelled, 1)) : p, [rows, -1]);
-          const found = levelsOf(u, group.bits, group.levels);
-          levels[name] = where(search, found, part(state, "levels")[name]!);
+          levels[name] = when(search, () => levelsOf(u, group.bits, group.levels), part(state, "levels")[name]!);
           const w = reshape(view(u, levels[name], step), p.shape);
           return warmUp > 0 ? where(greater(step, warmUp), w, p) : w;
         });

@@ -1,4 +1,4 @@
-import type { Weights } from "../../../models/index.ts";
+import { isLayerMatrix, type Weights } from "../../../models/index.ts";
 import {
   type FakeQuantization,
   fakeQuantized,
@@ -60,8 +60,6 @@ function turnedBlock(width: number, wanted: number | undefined): number {
   return wanted;
 }
 
-const PROJECTIONS = /^model\.layers\.\d+\.\w+\.\w+_proj\.weight$/;
-
 /**
  * A decoder's weights, from scratch or trained, with all matrices of its layers in training for few bits; embedding,
  * norms and head stay as they are. `train` goes on from here as from any weights.
@@ -74,7 +72,7 @@ export function questWeights(
   device: DeviceOptions = {},
 ): Promise<Record<string, Weight | Leaf>> {
   const choose = (name: string, { shape }: Weight): FakeQuantization | null => {
-    if (!PROJECTIONS.test(name) || skip?.test(name)) return null;
+    if (!isLayerMatrix(name) || skip?.test(name)) return null;
     try {
       return questQuantization(shape[1], options);
     } catch (cause) {
