@@ -18,6 +18,11 @@ export async function cholesky(a: HostTensor): Promise<HostTensor> {
   return tensorOf(factor, a);
 }
 
+/** The lower Cholesky factor of `m`, and its inverse. @throws LinalgError like {@link cholesky} */
+export function factorAndInverse(p: Products, m: Matrix): Promise<{ factor: Matrix; inverse: Matrix }> {
+  return factorize(p, m, "both", 0, pivotsOf(m));
+}
+
 /**
  * The inverse `[n, n]` of a symmetric positive definite `a` `[n, n]`, symmetric to the last bit.
  * @throws LinalgError like {@link cholesky}.

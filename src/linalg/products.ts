@@ -1,5 +1,5 @@
 import { compile, type Program } from "../runtime/index.ts";
-import { HostTensor, matmul, op, spec, type Tensor, type TensorSpec, transpose } from "../tensor/index.ts";
+import { HostTensor, matmul, op, spec, sub, type Tensor, type TensorSpec, transpose } from "../tensor/index.ts";
 import type { Matrix } from "./matrix.ts";
 
 const hosted = (m: Matrix): HostTensor => HostTensor.from(m.data, { shape: [m.rows, m.cols] });
@@ -38,6 +38,13 @@ export class Products {
     const specs = [matrixSpec("m", "n"), matrixSpec("m", "k"), matrixSpec("n", "k")];
     const fn = (...[z, x, y]: Tensor[]) => op("Gemm", [x!, y!, z!], { alpha: -1, transB: 1 });
     return this.#run("minusT", fn, specs, [c, a, b]);
+  }
+
+  /** `A X - L (R X)`. */
+  productLess(a: Matrix, l: Matrix, r: Matrix, x: Matrix): Promise<Matrix> {
+    const specs = [matrixSpec("m", "k"), matrixSpec("m", "l"), matrixSpec("l", "k"), matrixSpec("k", "n")];
+    const fn = (...[a, l, r, x]: Tensor[]) => sub(matmul(a!, x!), matmul(l!, matmul(r!, x!)));
+    return this.#run("productLess", fn, specs, [a, l, r, x]);
   }
 
   async #run(

@@ -1,4 +1,5 @@
 import type { HostTensor } from "../tensor/index.ts";
+import { factorAndInverse } from "./cholesky.ts";
 import { symmetricEigen } from "./eigh.ts";
 import { largest, type Matrix, matrixOf, mirrored, scaled, tensorOf, transposed, vectorOf, zeros } from "./matrix.ts";
 import { type Products, withProducts } from "./products.ts";
@@ -25,13 +26,20 @@ export interface Factors {
  * singular values smaller than that are noise.
  *
  * The right vectors are the eigenvectors `V` of `aᵀ a`. The `R` of `a V = Q R` is diagonal to the accuracy above, and `Q`
- * is orthonormal where dividing the columns of `a V` by the singular values would not be.
+ * is orthonormal where dividing the columns of `a V` by the singular values would not be. Columns of `a V` none of which
+ * is lost in rounding are orthogonal already but for a correction that their Gram matrix gives (Cholesky QR).
  * @throws LinalgError for what is not a finite matrix.
  */
 export async function svd(a: HostTensor): Promise<Svd> {
   const m = matrixOf("svd", a);
   return tensorsOf(await withProducts((p) => decompose(p, m)), a);
 }
+
+/**
+ * A column of `a V` this much shorter than the longest may have lost its direction: two such columns of length `r` times
+ * the longest are orthogonal to about `1e-16 / r²`.
+ */
+const LOST = 1e-7;
 
 /** The factors as tensors of the type of `like`. */
 export function tensorsOf({ u, s, v }: Factors, like: HostTensor): Svd {
@@ -51,11 +59,30 @@ export async function decompose(p: Products, a: Matrix): Promise<Factors> {
     right,
     Array.from({ length: a.cols }, (_, j) => a.cols - 1 - j),
   );
-  const { q, r } = await thinQr(p, await p.product(unit, v));
-  const s = Float64Array.from({ length: a.cols }, (_, i) => r.data[i * a.cols + i]! * size);
+  const { q, diagonal } = await orthonormal(p, await p.product(unit, v));
+  const s = diagonal.map((value) => value * size);
   // Where values are equal to rounding, their order may differ from that of the eigenvalues.
   const order = Array.from(s.keys()).sort((i, j) => s[j]! - s[i]!);
   return { u: columns(q, order), s: s.sort().reverse(), v: columns(v, order) };
+}
+
+/** The `Q` of `b = Q R`, and the diagonal of `R`, for columns that are orthogonal to rounding of the longest. */
+async function orthonormal(p: Products, b: Matrix): Promise<{ q: Matrix; diagonal: Float64Array }> {
+  const lengths = columnLengths(b);
+  const longest = lengths.reduce((x, y) => Math.max(x, y), 0);
+  if (lengths.some((length) => !(length > LOST * longest))) {
+    const { q, r } = await thinQr(p, b);
+    return { q, diagonal: lengths.map((_, i) => r.data[i * b.cols + i]!) };
+  }
+  const unit = { ...b, data: b.data.map((x, i) => x / lengths[i % b.cols]!) };
+  const { factor, inverse } = await factorAndInverse(p, mirrored(await p.tProduct(unit, unit)));
+  return { q: await p.productT(unit, inverse), diagonal: lengths.map((x, i) => x * factor.data[i * b.cols + i]!) };
+}
+
+function columnLengths({ rows, cols, data }: Matrix): Float64Array {
+  const squares = new Float64Array(cols);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) squares[j]! += data[i * cols + j]! ** 2;
+  return squares.map(Math.sqrt);
 }
 
 /** The columns of `m` that `order` names. */
