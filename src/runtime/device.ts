@@ -1,6 +1,7 @@
 import type { Env, InferenceSession, TensorConstructor } from "onnxruntime-common";
 import { makeGraph, toOnnx } from "../onnx/index.ts";
 import { ArgumentError, add, input } from "../tensor/index.ts";
+import { physicalCores } from "./cores.ts";
 import { DeviceError } from "./errors.ts";
 
 /** Where a program runs: native code (`cpu`, Node only), a GPU through WebGPU, or WebAssembly. */
@@ -12,7 +13,7 @@ export interface DeviceOptions {
   /** Another device to take, with an announcement, when the first cannot be used. */
   readonly fallback?: Device;
   /**
-   * Threads for one operation; default: onnxruntime's choice, one per physical core. WebAssembly has one pool of them
+   * Threads for one operation; default: one per physical core. WebAssembly has one pool of them
    * for all programs of a page or a worker, made with the first; a page must be cross-origin isolated to have more
    * than one.
    */
@@ -93,16 +94,24 @@ export async function loadDevice(options: DeviceOptions = {}): Promise<LoadedDev
 }
 
 function sessionOptions(device: Device, { threads, spin = false }: DeviceOptions): InferenceSession.SessionOptions {
+  const wanted = threads ?? (device === "cpu" ? cores() : undefined);
   return {
     executionProviders: [device === "cpu" ? "cpu" : device],
     logSeverityLevel: 3,
     // A planned block comes on top of the arena that the first run has filled, and saves no measurable time.
     enableMemPattern: false,
-    ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+    ...(wanted === undefined ? {} : { intraOpNumThreads: wanted }),
     extra: {
       session: { intra_op: { allow_spinning: spin ? "1" : "0" }, inter_op: { allow_spinning: spin ? "1" : "0" } },
     },
   };
+}
+
+let counted: { readonly cores: number | undefined } | undefined;
+
+function cores(): number | undefined {
+  counted ??= { cores: physicalCores() };
+  return counted.cores;
 }
 
 let webGpuWorks: Promise<void> | undefined;
