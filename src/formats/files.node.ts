@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { constants, type FileHandle, open, rename, unlink } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { constants, type FileHandle, open, readdir, rename, stat, unlink } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { allocate, type ByteSink, type ByteSource, checkRange } from "./bytes.ts";
 import { FileError, FormatError } from "./errors.ts";
 
@@ -65,6 +65,18 @@ export async function openFile(path: string): Promise<ByteSource> {
   if (stat.isFile()) return new FileSource(path, stat.size, handle);
   await handle.close();
   throw new FileError(`cannot open ${path}: it is not a regular file`);
+}
+
+/** What tells the files at a path, a file or a folder, from others: names, sizes and times of change, as JSON. */
+export async function filesIdentity(path: string): Promise<string> {
+  const one = await explained("look at", path, stat(path));
+  const names = one.isDirectory() ? (await readdir(path, { recursive: true })).sort() : [""];
+  const entries: (readonly [string, number, number])[] = [];
+  for (const name of names) {
+    const found = await explained("look at", path, stat(join(path, name)));
+    if (found.isFile()) entries.push([name, found.size, found.mtimeMs]);
+  }
+  return JSON.stringify([resolve(path), entries]);
 }
 
 /**

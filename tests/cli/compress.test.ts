@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -6,8 +6,9 @@ import { type CompressJob, compressModel } from "../../src/cli/compress/compress
 import { Tokenizer } from "../../src/formats/index.ts";
 import { readModelFolder } from "../../src/formats/node.ts";
 import { denseValues } from "../../src/methods/index.ts";
-import { embeddedModel, openModel, saveModel } from "../../src/models/node.ts";
-import { asWeight, Dense } from "../../src/nn/index.ts";
+import { denseTensors } from "../../src/models/index.ts";
+import { embeddedModel, openModel, outlineModel, saveModel } from "../../src/models/node.ts";
+import { asWeight, HalfWeight } from "../../src/nn/index.ts";
 import type { Report } from "../../src/report/index.ts";
 import { HostTensor } from "../../src/tensor/index.ts";
 import { tinyModel } from "../generate/models.ts";
@@ -26,18 +27,14 @@ const shape = {
   max_position_embeddings: 128,
 };
 
-async function saveTiny(name: string, damaged = false): Promise<void> {
+async function saveTiny(
+  name: string,
+  change: (name: string, tensor: HostTensor) => HostTensor = (_, tensor) => tensor,
+): Promise<void> {
   const { weights } = tinyModel(shape);
   const json = { model_type: "llama", ...shape };
   const { tokenizerJson, tokenizerConfig } = await readModelFolder(embeddedModel);
-  const changed = damaged
-    ? {
-        ...weights,
-        "model.layers.1.mlp.up_proj.weight": new Dense(
-          new HostTensor("f32", [64, 32], new Float32Array(64 * 32).fill(Number.NaN)),
-        ),
-      }
-    : weights;
+  const changed = Object.fromEntries(Array.from(denseTensors(weights), ([key, tensor]) => [key, change(key, tensor)]));
   await saveModel(at(name), {
     json,
     weights: changed,
@@ -47,12 +44,17 @@ async function saveTiny(name: string, damaged = false): Promise<void> {
 
 beforeAll(async () => {
   await saveTiny("tiny");
-  await saveTiny("damaged", true);
+  await saveTiny("damaged", (name, tensor) =>
+    name === "model.layers.1.mlp.up_proj.weight"
+      ? new HostTensor("f32", [64, 32], new Float32Array(64 * 32).fill(Number.NaN))
+      : tensor,
+  );
   writeFileSync(at("text.txt"), readFileSync(join(embeddedModel, "training-sample.txt"), "utf8").slice(0, 30_000));
   writeFileSync(at("empty.txt"), "");
 });
 
 const notes: string[] = [];
+let refusals = 0;
 function job(out: string, changes: Partial<CompressJob> = {}): CompressJob {
   return {
     model: at("tiny"),
@@ -122,6 +124,39 @@ describe("compressing", { timeout: 300_000 }, () => {
     expect(again.filter((line) => /^\d+\/16/.test(line)).length).toBeLessThan(16);
     expect(await numbersOf("halved")).toEqual(await numbersOf("whole"));
   });
+
+  it("refuses to go on with files that have changed, unless told to start over", async () => {
+    await saveTiny("edited");
+    const stop = new AbortController();
+    const note = (line: string): void => {
+      if (/^1\/16/.test(line)) stop.abort();
+    };
+    const changes = { model: at("edited") };
+    expect(await compressModel(job("again", { ...changes, signal: stop.signal, note }))).toBeNull();
+    const later = new Date(Date.now() + 5000);
+    utimesSync(join(at("edited"), "model.safetensors"), later, later);
+    await expect(compressModel(job("again", changes))).rejects.toThrow(
+      /again\.state: the saved state belongs to another run: the model is another, or its files have changed/,
+    );
+    expect(await compressModel(job("again", { ...changes, force: true }))).not.toBeNull();
+  });
+
+  it.each(["bf16", "f16"] as const)(
+    "leaves an embedding in %s in that precision when it is to be kept",
+    async (dtype) => {
+      await saveTiny("half", (name, tensor) => (name.includes("embed") ? tensor.cast(dtype) : tensor));
+      await compressModel(job(`half-${dtype}`, { model: at("half"), embedding: null }));
+      const embeddingOf = async (name: string): Promise<HostTensor> => {
+        await using model = await outlineModel(at(name));
+        const read = await model.stored.get("model.embed_tokens.weight")!.read();
+        return read instanceof HalfWeight ? (read.values as HostTensor) : (read as HostTensor);
+      };
+      const [before, after] = [await embeddingOf("half"), await embeddingOf(`half-${dtype}`)];
+      expect(after.dtype).toBe(dtype);
+      expect(after.rawBytes()).toEqual(before.rawBytes());
+      rmSync(at("half"), { recursive: true });
+    },
+  );
 
   it("shares out bits under a budget", async () => {
     const bytes = 150_000;
@@ -226,8 +261,10 @@ describe("compressing", { timeout: 300_000 }, () => {
     [{ recipe: { to: "2:4", method: "gptq" } }, "2:4 does not go with gptq, but with sparsegpt, wanda, magnitude"],
     [{ recipe: { to: "4bit", method: "smoothquant" } }, /smoothquant makes 8-bit activations and 8-bit weights usable/],
   ] as const)("refuses %o", async (changes, message) => {
-    await expect(compressModel(job("refused", changes as Partial<CompressJob>))).rejects.toThrow(message);
-    expect(existsSync(at("refused"))).toBe(false);
+    // A folder of its own: of a model that turns out to be damaged, the parts before are kept.
+    const out = `refused-${refusals++}`;
+    await expect(compressModel(job(out, changes as Partial<CompressJob>))).rejects.toThrow(message);
+    expect(existsSync(at(out))).toBe(false);
   });
 
   it.each([

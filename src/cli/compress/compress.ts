@@ -1,5 +1,6 @@
-import { rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { filesIdentity, writeFileAtomic } from "../../formats/node.ts";
 import {
   calibrationConcern,
   calibrationWindows,
@@ -69,6 +70,7 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
     const texts = await readTexts(model.source, tokenizer, job, note);
     if (job.report && !texts.measured) throw new UsageError("a report measures on text; give --text <file>");
     const windows = windowsFor(job, model, texts);
+    await claimState(staging.state, await filesIdentity(model.source), job.force);
     if (windows) await warnOfText(storedSource(model.config, model.stored), windows, job);
     const work = await workOn(model, job, windows, steps, { state: staging.state, threads, signal, note });
     await using parts = await compressed(join(staging.state, "parts"), work, windows ?? anyWindow(texts), job);
@@ -93,6 +95,7 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
     return { before: storedBytes(model), after: bytesOf(outlinesOf(stored)), reports, report };
   } catch (error) {
     await staging.discard();
+    if (await isEmpty(staging.state)) await rm(staging.state, { recursive: true });
     if (!signal.aborted || error !== signal.reason) throw error;
     note(`stopped; the same command goes on from ${staging.state}`);
     return null;
@@ -101,6 +104,31 @@ export async function compressModel(job: CompressJob): Promise<CompressResult | 
 
 const labelOf = ({ budget, recipe }: Wish): string =>
   budget ? "mixed" : [recipe.to, recipe.method].filter(Boolean).join(", ");
+
+/** Where a state says which model it belongs to. */
+const CLAIM = "model.json";
+
+/** Makes sure that what an earlier run left comes from the same files. @throws UsageError where it does not */
+async function claimState(state: string, model: string, force: boolean): Promise<void> {
+  const path = join(state, CLAIM);
+  const left = await readFile(path, "utf8").catch(() => null);
+  if (left === model) return;
+  if (left !== null && !(await isEmpty(state))) {
+    if (!force)
+      throw new UsageError(
+        `${state}: the saved state belongs to another run: the model is another, or its files have changed; remove it to start over, or give --force`,
+      );
+    await rm(state, { recursive: true });
+  }
+  await mkdir(state, { recursive: true });
+  await writeFileAtomic(path, (sink) => sink.write(new TextEncoder().encode(model)));
+}
+
+/** Whether a state holds nothing to go on with. */
+async function isEmpty(state: string): Promise<boolean> {
+  const names = await readdir(state).catch(() => null);
+  return names?.every((name) => name === CLAIM) ?? false;
+}
 
 /** Compresses all parts, or those that an earlier run has not done. */
 async function compressed(folder: string, work: Work, windows: HostTensor, job: CompressJob): Promise<CompressedParts> {

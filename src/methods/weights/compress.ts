@@ -1,5 +1,5 @@
 import { decoderShapes, matrixInput } from "../../models/index.ts";
-import { asWeight, type Weight } from "../../nn/index.ts";
+import { asWeight, Weight } from "../../nn/index.ts";
 import type { DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor, Rng } from "../../tensor/index.ts";
 import { StateError } from "./errors.ts";
@@ -155,7 +155,8 @@ class Run {
     const later = this.#methodOf(EMBEDDING)?.calibrated === true;
     const done = later ? null : await this.#compressed(EMBEDDING, weight, null);
     await this.hidden.embed(done?.weight ?? weight, this.#windows);
-    return { index: 0, weights: done ? { [EMBEDDING]: done.weight } : {}, reports: done?.report ? [done.report] : [] };
+    const weights = done ? { [EMBEDDING]: done.report ? done.weight : await this.#original(EMBEDDING, weight) } : {};
+    return { index: 0, weights, reports: done?.report ? [done.report] : [] };
   }
 
   async #layer(index: number): Promise<CompressedPart> {
@@ -173,6 +174,10 @@ class Run {
       if (report) reports.push(report);
     }
     await this.hidden.advance(index - 1, weights);
+    for (const name of names) {
+      const weight = before[name]!;
+      if (weight instanceof Weight && !this.#methodOf(name)) weights[name] = await this.#original(name, weight);
+    }
     return { index, weights, reports };
   }
 
@@ -186,11 +191,17 @@ class Run {
     const reports: MatrixReport[] = [];
     if (!tied || method?.calibrated) {
       const inputs = method ? await this.hidden.finalStatistics(norm) : null;
-      const { weight, report } = await this.#compressed(name, asWeight(await this.#source.read(name)), inputs);
-      weights[name] = weight;
+      const before = asWeight(await this.#source.read(name));
+      const { weight, report } = await this.#compressed(name, before, inputs);
+      weights[name] = report ? weight : await this.#original(name, before);
       if (report) reports.push(report);
     }
     return { index: layers + 1, weights, reports };
+  }
+
+  /** A matrix that is left alone, in the precision that it is stored in. */
+  async #original(name: string, weight: Weight): Promise<Weight> {
+    return (await this.#source.original?.(name)) ?? weight;
   }
 
   /** A matrix through its method, and how that went; as it is where the plan has none. */
@@ -261,7 +272,7 @@ class Run {
     return this.#shapes.get(name)!.length === 2 ? this.#plan(name) : null;
   }
 
-  /** What tells this run from others: configuration, plan, windows and seed. Weights are taken to be the model's. */
+  /** What tells this run from others: configuration, plan, windows and seed. The weights are for the caller to tell from others. */
   async #identity(): Promise<string> {
     const plan = [...this.#shapes.keys()].map((name) => this.#methodOf(name)?.name ?? null);
     return await runFingerprint([this.#source.config, plan, this.#options.seed ?? 0], this.#windows);

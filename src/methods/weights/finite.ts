@@ -6,7 +6,7 @@ import type { DecoderSource } from "./source.ts";
 /** The same source, which refuses weights that are not finite, by name, with an ArgumentError when they are read. */
 export function finiteSource(source: DecoderSource): DecoderSource {
   return {
-    config: source.config,
+    ...source,
     async read(name) {
       const weight = await source.read(name);
       const { data } = isHostTensor(weight) ? weight : await denseValues(asWeight(weight));
