@@ -1,4 +1,5 @@
 import { basename } from "node:path";
+import { statOf } from "../../formats/hub-cache.node.ts";
 import { type TensorFile, Tokenizer, tokenizerOf } from "../../formats/index.ts";
 import {
   addition,
@@ -16,7 +17,15 @@ import {
   ties,
   vocabularyTables,
 } from "../../methods/index.ts";
-import { type Checkpoint, configDifferences, openCheckpoint, reachDifferences, saveMerge } from "../../methods/node.ts";
+import {
+  type Checkpoint,
+  checkpointIdentity,
+  configDifferences,
+  mergeInProgress,
+  openCheckpoint,
+  reachDifferences,
+  saveMerge,
+} from "../../methods/node.ts";
 import { ModelError } from "../../models/index.ts";
 import { duration } from "../../train/index.ts";
 import { command, type Input, type OptionSpec } from "../command.ts";
@@ -108,14 +117,27 @@ export const merge = command({
         throw new ModelError(
           `the configurations differ: ${differences.join("; ")}. If the weights mean the same all the same, add --ignore-config`,
         );
-      await saveMerge(out, merging, of(start), { speaker: of(models[0]!.place), force });
+      const identities = await Promise.all(
+        [start, base, ...models.map(({ place }) => place)].map((place) => checkpointIdentity(of(place))),
+      );
+      const key = [
+        identities,
+        models.map(({ weight }) => weight),
+        given.method,
+        rule.name,
+        rule.settings,
+        vocab ?? null,
+      ];
+      await saveMerge(out, merging, of(start), { speaker: of(models[0]!.place), force, key });
       const { warnings, ...report } = merging.report();
       const kept = newer ? stretched.map((difference) => `${difference}; the result keeps that of the new base`) : [];
       const told = { ...report, warnings: [...differences, ...kept, ...warnings] };
       return { text: shown(out, told), json: { out, ...told } };
     } catch (error) {
       if (error !== signal.reason) throw error;
-      return { text: "stopped; nothing was written", json: { out: null } };
+      const kept = mergeInProgress(out);
+      const left = (await statOf(kept)) ? `the same command goes on from ${kept}` : "nothing was written";
+      return { text: `stopped; ${left}`, json: { out: null } };
     } finally {
       for (const { tensors } of opened.values()) await tensors.close();
     }

@@ -1,20 +1,28 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { addition, dare, type MergeRule, slerp, type TensorChange, ties } from "../../../src/methods/index.ts";
+import { addition, dare, type MergeRule, slerp, TensorPieces, ties } from "../../../src/methods/index.ts";
+import { HostTensor } from "../../../src/tensor/index.ts";
 
 const entry = fc.integer({ min: -40, max: 40 }).map((n) => n / 8);
 const values = (size: number) => fc.array(entry, { minLength: size, maxLength: size }).map((v) => Float32Array.from(v));
 const weight = fc.integer({ min: 1, max: 12 }).map((n) => n / 4);
 
-/** A start and changes of one size. */
+/** What training made of `before`. */
+interface TensorChange {
+  readonly before: Float32Array;
+  readonly after: Float32Array;
+  readonly weight: number;
+}
+
+/** A start and changes of one size, all from the same base. */
 const tensors = fc.tuple(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 1, max: 4 })).chain(([size, models]) =>
-  fc.record({
-    start: values(size),
-    changes: fc.array(fc.record({ before: values(size), after: values(size), weight }), {
-      minLength: models,
-      maxLength: models,
-    }),
-  }),
+  fc
+    .record({
+      start: values(size),
+      before: values(size),
+      trained: fc.array(fc.record({ after: values(size), weight }), { minLength: models, maxLength: models }),
+    })
+    .map(({ start, before, trained }) => ({ start, changes: trained.map((change) => ({ before, ...change })) })),
 );
 
 function expectClose(ours: readonly number[], expected: ArrayLike<number>, digits = 10): void {
@@ -23,9 +31,19 @@ function expectClose(ours: readonly number[], expected: ArrayLike<number>, digit
 }
 
 function merged(rule: MergeRule, start: Float32Array, changes: readonly TensorChange[], name = "w"): number[] {
-  rule.check(changes.map((change) => change.weight));
-  const value = rule.prepare(start, changes, name);
-  return Array.from(start, (_, i) => value(i));
+  const weights = changes.map((change) => change.weight);
+  rule.check(weights);
+  const host = (values: Float32Array): HostTensor => HostTensor.from(values);
+  const base = host(changes[0]!.before);
+  const tensor = new TensorPieces({ start: host(start), base, models: changes.map(({ after }) => host(after)) });
+  const merge = rule.prepare(tensor, weights, name);
+  const values = tensor.workspace.doubles(tensor.length);
+  const result: number[] = [];
+  for (const piece of tensor) {
+    merge(piece, values.fill(0));
+    result.push(...values.subarray(0, piece.count));
+  }
+  return result;
 }
 
 const deltas = ({ before, after }: TensorChange): number[] => Array.from(after, (v, i) => v - before[i]!);
@@ -91,10 +109,12 @@ describe("TIES", () => {
   });
 
   it("finds the edge of trimming among magnitudes of every size", () => {
-    const after = Float32Array.from({ length: 1000 }, (_, i) => (i % 2 ? -1 : 1) * 1.07 ** (i - 700));
-    const change = { before: new Float32Array(1000), after, weight: 1 };
-    const kept = merged(ties({ density: 0.137 }), new Float32Array(1000), [change]);
-    expect(kept.map((value) => value !== 0)).toEqual(Array.from(after, (_, i) => i >= 1000 - 137));
+    // More than one piece.
+    const size = 10_000;
+    const after = Float32Array.from({ length: size }, (_, i) => (i % 2 ? -1 : 1) * 1.007 ** (i - 7000));
+    const change = { before: new Float32Array(size), after, weight: 1 };
+    const kept = merged(ties({ density: 0.137 }), new Float32Array(size), [change]);
+    expect(kept.map((value) => value !== 0)).toEqual(Array.from(after, (_, i) => i >= size - 1370));
   });
 
   it("is task arithmetic for one model and density 1", () => {
@@ -117,8 +137,9 @@ describe("TIES", () => {
 describe("DARE", () => {
   const size = 20_000;
   const start = new Float32Array(size).fill(1);
+  const before = new Float32Array(size);
   const changes = [3, -2].map((delta, k) => ({
-    before: new Float32Array(size),
+    before,
     after: new Float32Array(size).fill(delta),
     weight: k + 1,
   }));

@@ -1,10 +1,5 @@
-import { randomBytes } from "node:crypto";
-import { mkdir, rename, rm } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
-import { FileError } from "../../../formats/errors.ts";
-import { explained } from "../../../formats/files.node.ts";
-import { type ModelFiles, type ModelFolder, readModelFiles, tokenizerFiles } from "../../../formats/hf-folder.ts";
-import { folderLimits } from "../../../formats/hf-limits.ts";
+import { join, resolve } from "node:path";
+import { type ModelFiles, type ModelFolder, readModelFiles } from "../../../formats/hf-folder.ts";
 import { statOf } from "../../../formats/hub-cache.node.ts";
 import type { JsonObject } from "../../../formats/json.ts";
 import {
@@ -13,12 +8,9 @@ import {
   openSafetensorsIndex,
   type ResolveOptions,
   resolveModel,
-  saveSafetensors,
-  writeModelFiles,
 } from "../../../formats/node.ts";
-import type { PendingTensor, TensorFile } from "../../../formats/tensor-file.ts";
+import type { TensorFile } from "../../../formats/tensor-file.ts";
 import { ModelError } from "../../../models/errors.ts";
-import type { Merge } from "./merge.ts";
 
 /** A model's folder whose weights have not been read. */
 export interface Checkpoint extends AsyncDisposable {
@@ -52,12 +44,13 @@ export async function openCheckpoint(model: string, hub?: ResolveOptions): Promi
   if (config["quantization_config"] !== undefined)
     throw new ModelError(`${model} is quantized; dequantize it first: differences of codes mean nothing`);
   const tensors = shardOf
-    ? await openSafetensorsIndex(join(path, indexName))
+    ? await openSafetensorsIndex(join(path, SHARD_INDEX))
     : await openSafetensors(join(path, safetensors[0]!));
   return { path, files, folder, config, tensors, [Symbol.asyncDispose]: () => tensors.close() };
 }
 
-const indexName = "model.safetensors.index.json";
+/** The file that says which shard each tensor is in. */
+export const SHARD_INDEX = "model.safetensors.index.json";
 
 /** Entries of config.json that say what the weights mean, beyond their shapes. */
 const meaning = [
@@ -107,67 +100,13 @@ function differing(keys: readonly string[], a: Checkpoint, b: Checkpoint): Diffe
 const told = ({ key, values, paths }: Difference): string =>
   `${key} is ${values[0]} in ${paths[0]} and ${values[1]} in ${paths[1]}`;
 
-export interface SaveMergeOptions {
-  /** The model whose chat template and generation settings the result takes, where it has them. */
-  readonly speaker: Checkpoint;
-  /** Replaces a folder that exists. */
-  readonly force?: boolean;
-}
-
 /**
- * Merges into a new folder laid out like that of `start`: the same shards, configuration and tokenizer. It is written
- * under another name beside `out` and renamed when it is whole; of a merge that fails or is stopped nothing is left.
- * @throws FileError where `out` exists; whatever loading the merge's tensors throws
+ * What tells a checkpoint from others, and from itself once it was changed: its files with their sizes in bytes and the
+ * times of their last change, as plain JSON.
  */
-export async function saveMerge(
-  out: string,
-  merge: Merge,
-  start: Checkpoint,
-  { speaker, force = false }: SaveMergeOptions,
-): Promise<void> {
-  const target = resolve(out);
-  const exists = (await statOf(target)) !== undefined;
-  if (exists && !force) throw new FileError(`${out} exists; name another folder, or replace it with --force`);
-  const beside = (ending: string): string =>
-    join(dirname(target), `.${basename(target)}.${randomBytes(6).toString("hex")}.${ending}`);
-  const temporary = beside("tmp");
-  await explained("make", temporary, mkdir(temporary, { recursive: true }));
-  try {
-    for (const [shard, tensors] of shardsOf(merge, start)) {
-      // Other libraries refuse files that do not name the framework whose conventions they follow.
-      await saveSafetensors(join(temporary, shard), tensors, new Map([["format", "pt"]]));
-    }
-    await writeModelFiles(temporary, await smallFiles(start, speaker));
-    const old = beside("old");
-    if (exists) await explained("replace", target, rename(target, old));
-    await explained("replace", target, rename(temporary, target));
-    if (exists) await rm(old, { recursive: true });
-  } finally {
-    await rm(temporary, { recursive: true, force: true });
-  }
-}
-
-function shardsOf(merge: Merge, { folder }: Checkpoint): Map<string, PendingTensor[]> {
-  const shards = new Map<string, PendingTensor[]>();
-  for (const tensor of merge.tensors) {
-    const shard = folder.weights.shardOf?.get(tensor.name) ?? "model.safetensors";
-    const together = shards.get(shard) ?? [];
-    shards.set(shard, together);
-    together.push(tensor);
-  }
-  return shards;
-}
-
-/** Chats need the template that the post-trained model learned, and its end tokens, rather than the base's. */
-async function smallFiles(start: Checkpoint, speaker: Checkpoint): Promise<Record<string, string | Uint8Array>> {
-  const template = speaker.folder.chatTemplate?.["default"];
-  const generation = "generation_config.json";
-  const advised = [speaker, start].find(({ folder }) => folder.generationConfig);
-  return {
-    ...(await tokenizerFiles(start.files)),
-    ...(template !== undefined && { "chat_template.jinja": template }),
-    ...(advised && { [generation]: await advised.files.read(generation, folderLimits.jsonBytes) }),
-    ...(start.folder.weights.shardOf && { [indexName]: await start.files.read(indexName, Number.MAX_SAFE_INTEGER) }),
-    "config.json": await start.files.read("config.json", folderLimits.jsonBytes),
-  };
+export async function checkpointIdentity({ path, files }: Checkpoint): Promise<JsonObject> {
+  const listed = await files.list();
+  const times = await Promise.all(listed.map((file) => statOf(join(path, file.path))));
+  const described = listed.map((file, i) => [file.path, file.bytes, times[i]?.mtimeMs ?? null]);
+  return { path: resolve(path), files: described };
 }

@@ -1,10 +1,5 @@
-import type { Values } from "./rules.ts";
-
-/** Two versions of a tensor between which training lies. */
-export interface Update {
-  readonly from: Values;
-  readonly to: Values;
-}
+import { LANES, type Workspace } from "./kernels.ts";
+import type { Piece } from "./pieces.ts";
 
 /** How large one update is. */
 export interface UpdateSize {
@@ -38,69 +33,91 @@ export interface Conflicts {
   readonly change: number | null;
 }
 
-/** Sums over entries from which the figures follow; those of several tensors add up. */
-export class ConflictSums {
-  readonly #names: readonly string[];
-  /** For each update `|to - from|^2`, `|from|^2`, `|to|^2` and `<from, to>`. */
-  readonly #sizes: Float64Array;
-  /** For each pair the product, the entries that both change, and those in opposite directions. */
-  readonly #pairs: Float64Array;
-  /** `|merged - start|^2` and `|start|^2`. */
-  readonly #merged = new Float64Array(2);
+/**
+ * Sums over entries, in this order: `|merged - start|^2`, `|start|^2` and `|from|^2`, where all updates begin; for each
+ * update `|to - from|^2`, `|to|^2` and `<from, to>`; for each pair of updates the product, the entries that both change,
+ * and those in opposite directions.
+ */
+const countOf = (updates: number): number => 3 + 3 * updates + (3 * updates * (updates - 1)) / 2;
 
-  constructor(names: readonly string[]) {
+/** Takes the sums of one tensor, piece by piece. */
+export class ConflictMeter {
+  readonly #names: readonly string[];
+  readonly #workspace: Workspace;
+  readonly #lanes: Float64Array;
+
+  /** @param names of the updates: the shift from the base to the start, where there is one, and the models' changes */
+  constructor(names: readonly string[], workspace: Workspace) {
     this.#names = names;
-    this.#sizes = new Float64Array(4 * names.length);
-    this.#pairs = new Float64Array((3 * names.length * (names.length - 1)) / 2);
+    this.#workspace = workspace;
+    this.#lanes = workspace.doubles(LANES * countOf(names.length));
   }
 
-  /** The sums of a tensor's updates, which are those named, in their order. */
-  measure(updates: readonly Update[]): void {
-    updates.forEach(({ from, to }, k) => {
-      let [difference, before, after, product] = [0, 0, 0, 0];
-      for (let i = 0; i < from.length; i++) {
-        const a = from[i]!;
-        const b = to[i]!;
-        difference += (b - a) * (b - a);
-        before += a * a;
-        after += b * b;
-        product += a * b;
-      }
-      this.#sizes.set([difference, before, after, product], 4 * k);
-    });
-    let at = 0;
-    for (const [k, first] of updates.entries())
+  /** Counts a piece in. */
+  updated({ count, before, shift, changes }: Piece): void {
+    const workspace = this.#workspace;
+    const updates = shift ? [shift, ...changes] : changes;
+    workspace.square(before, count, this.#at(2));
+    let at = 3;
+    for (const { to, delta } of updates) {
+      workspace.update(before, to, delta, count, this.#at(at));
+      at += 3;
+    }
+    for (const [k, { delta }] of updates.entries())
       for (const second of updates.slice(k + 1)) {
-        this.#pairs.set(compared(first, second), at);
+        workspace.compare(delta, second.delta, count, this.#at(at));
         at += 3;
       }
   }
 
-  /** Counts entries of the merged tensor in. */
-  merged(start: ArrayLike<number>, result: ArrayLike<number>): void {
-    let [change, before] = [0, 0];
-    for (let i = 0; i < start.length; i++) {
-      const difference = result[i]! - start[i]!;
-      change += difference * difference;
-      before += start[i]! * start[i]!;
-    }
-    this.#merged[0]! += change;
-    this.#merged[1]! += before;
+  /** Counts what became of a piece in. */
+  merged({ count, start }: Piece, result: Float64Array): void {
+    this.#workspace.change(start, result, count, this.#at(0));
+  }
+
+  #at(sum: number): Float64Array {
+    return this.#lanes.subarray(LANES * sum);
+  }
+
+  /** Whether all numbers that were counted in were finite. */
+  get finite(): boolean {
+    return this.#lanes.every(Number.isFinite);
+  }
+
+  get sums(): ConflictSums {
+    const sums = Array.from({ length: this.#lanes.length / LANES }, (_, i) =>
+      this.#at(i)
+        .subarray(0, LANES)
+        .reduce((a, b) => a + b, 0),
+    );
+    return new ConflictSums(this.#names, sums);
+  }
+}
+
+/** The sums of a tensor, or of several. */
+export class ConflictSums {
+  readonly #names: readonly string[];
+  readonly #sums: Float64Array;
+
+  /** @param sums as `toJSON` gives them; without them, those of no tensor */
+  constructor(names: readonly string[], sums?: readonly number[]) {
+    this.#names = names;
+    this.#sums = sums ? Float64Array.from(sums) : new Float64Array(countOf(names.length));
   }
 
   /** Adds the sums of another tensor. */
   add(other: ConflictSums): void {
-    const sum = (into: Float64Array, from: Float64Array): void => {
-      for (let i = 0; i < into.length; i++) into[i]! += from[i]!;
-    };
-    sum(this.#sizes, other.#sizes);
-    sum(this.#pairs, other.#pairs);
-    sum(this.#merged, other.#merged);
+    for (let i = 0; i < this.#sums.length; i++) this.#sums[i]! += other.#sums[i]!;
+  }
+
+  toJSON(): number[] {
+    return [...this.#sums];
   }
 
   figures(): Conflicts {
+    const [change, start, before] = this.#three(0);
     const updates = this.#names.map((name, k): UpdateSize => {
-      const [difference, before, after, product] = this.#sizes.subarray(4 * k) as unknown as Four;
+      const [difference, after, product] = this.#three(1 + k);
       return {
         name,
         norm: Math.sqrt(difference),
@@ -111,7 +128,7 @@ export class ConflictSums {
     const pairs: Pair[] = [];
     for (const [k, first] of updates.entries())
       for (const second of updates.slice(k + 1)) {
-        const [product, both, opposite] = this.#pairs.subarray(3 * pairs.length) as unknown as Three;
+        const [product, both, opposite] = this.#three(1 + updates.length + pairs.length);
         pairs.push({
           names: [first.name, second.name],
           cosine: cosine(product, first.norm ** 2, second.norm ** 2),
@@ -119,24 +136,15 @@ export class ConflictSums {
           signConflicts: both === 0 ? 0 : opposite / both,
         });
       }
-    return { updates, pairs, change: ratio(this.#merged[0]!, this.#merged[1]!) };
+    return { updates, pairs, change: ratio(change, start) };
+  }
+
+  #three(i: number): Three {
+    return this.#sums.subarray(3 * i, 3 * i + 3) as unknown as Three;
   }
 }
 
 type Three = readonly [number, number, number];
-type Four = readonly [number, number, number, number];
-
-function compared(first: Update, second: Update): Three {
-  let [product, both, opposite] = [0, 0, 0];
-  for (let i = 0; i < first.from.length; i++) {
-    const each = (first.to[i]! - first.from[i]!) * (second.to[i]! - second.from[i]!);
-    if (each === 0) continue;
-    product += each;
-    both++;
-    if (each < 0) opposite++;
-  }
-  return [product, both, opposite];
-}
 
 /** Root of a ratio of squares. */
 function ratio(square: number, of: number): number | null {

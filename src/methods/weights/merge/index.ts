@@ -11,13 +11,14 @@ export {
   type MergeReport,
   vocabularyTables,
 } from "./merge.ts";
+export { type Change as TensorChange, type Piece as TensorPiece, TensorPieces, type TensorVersions } from "./pieces.ts";
 export {
   addition,
   type DareOptions,
   dare,
   type MergeRule,
+  type PieceMerger,
   slerp,
-  type TensorChange,
   type TiesOptions,
   ties,
 } from "./rules.ts";

@@ -1,8 +1,10 @@
 import type { PendingTensor, TensorFile, TensorInfo } from "../../../formats/tensor-file.ts";
 import { ModelError } from "../../../models/errors.ts";
-import { ArgumentError, type DType, formatShape, HostTensor } from "../../../tensor/index.ts";
-import { ConflictSums, type Conflicts, type Update } from "./conflicts.ts";
-import type { MergeRule, Values } from "./rules.ts";
+import { ArgumentError, formatShape, HostTensor } from "../../../tensor/index.ts";
+import { ConflictMeter, ConflictSums, type Conflicts } from "./conflicts.ts";
+import { Workspace } from "./kernels.ts";
+import { type Piece, TensorPieces, workspaceBytes } from "./pieces.ts";
+import type { MergeRule } from "./rules.ts";
 
 /** A model whose changes are merged. */
 export interface MergedModel {
@@ -55,15 +57,9 @@ const farShift = 0.5;
 const farCosine = 0.8;
 const largeMatrix = 4096;
 
-/** Magnitudes from which on rounding gives infinity. */
-const overflow: Readonly<Partial<Record<DType, number>>> = {
-  f32: (2 - 2 ** -24) * 2 ** 127,
-  bf16: (2 - 2 ** -8) * 2 ** 127,
-  f16: 65520,
-};
-
-/** Entries that are rounded at once. */
-const CHUNK = 2 ** 16;
+/** Element types that can be merged. */
+const mergeable = ["f32", "bf16", "f16"] as const;
+type Mergeable = (typeof mergeable)[number];
 
 /**
  * A merge of checkpoints, tensor by tensor: `tensors` are for a writer, and each is read from all checkpoints and
@@ -81,9 +77,14 @@ export class Merge {
   readonly #files: ReadonlySet<TensorFile>;
   readonly #updateNames: readonly string[];
   readonly #sums = new Map<string, ConflictSums>();
-  readonly #scratch: Uint32Array<ArrayBuffer>[] = [];
+  readonly #totalBytes: number;
+  #workspace: Workspace | undefined;
+  /** What is being read before its turn comes. */
+  #ahead: { readonly name: string; readonly versions: Promise<Map<TensorFile, HostTensor>> } | undefined;
   #began: number | undefined;
   #doneBytes = 0;
+  /** What of these an earlier run has done. */
+  #resumedBytes = 0;
 
   constructor(inputs: MergeInputs, rule: MergeRule, options: MergeOptions = {}) {
     const { start, base, models } = inputs;
@@ -97,6 +98,7 @@ export class Merge {
     this.#inputs = inputs;
     this.#rule = rule;
     this.#options = options;
+    this.#totalBytes = [...start.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
     this.#updateNames = [...(base && start !== base ? [SHIFT] : []), ...models.map(({ name }) => name)];
     this.tensors = Array.from(start.tensors.values(), (info) => ({
       name: info.name,
@@ -106,53 +108,86 @@ export class Merge {
     }));
   }
 
+  /** Begins to read the tensor that will be asked for next, so that it is there when its turn comes. */
+  readAhead(name: string): void {
+    const versions = this.#read(name);
+    // Whoever asks for it is told.
+    versions.catch(() => {});
+    this.#ahead = { name, versions };
+  }
+
+  async #read(name: string): Promise<Map<TensorFile, HostTensor>> {
+    this.#options.signal?.throwIfAborted();
+    const files = [...this.#files];
+    const tensors = await Promise.all(files.map((file) => file.read(name)));
+    return new Map(files.map((file, i) => [file, tensors[i]!]));
+  }
+
   async #merge(info: TensorInfo): Promise<HostTensor> {
     this.#began ??= performance.now();
-    const read: [TensorFile, HostTensor][] = [];
-    for (const file of this.#files) {
-      this.#options.signal?.throwIfAborted();
-      read.push([file, await file.read(info.name)]);
-    }
-    // From here on nothing waits, so that no other tensor uses the scratch.
-    const values = new Map(
-      read.map(([file, tensor], i) => [file, finite(file, info.name, this.#widened(tensor, i))] as const),
-    );
-    const of = (file: TensorFile): Values => values.get(file)!;
+    const { name, shape } = info;
+    const ahead = this.#ahead?.name === name ? this.#ahead.versions : undefined;
+    if (ahead) this.#ahead = undefined;
+    const versions = await (ahead ?? this.#read(name));
+    this.#options.signal?.throwIfAborted();
     const { start, base, models } = this.#inputs;
-    const before = base ? of(base) : new Float32Array(of(start).length);
-    const changes = models.map(({ file, weight }) => ({ before, after: of(file), weight }));
-    const updates: Update[] = changes.map(({ after }) => ({ from: before, to: after }));
-    if (base && start !== base) updates.unshift({ from: of(base), to: of(start) });
-    const sums = new ConflictSums(this.#updateNames);
-    sums.measure(updates);
-    const merged = this.#rule.prepare(of(start), changes, info.name);
-    const result = rounded(info, of(start), merged, sums);
-    this.#sums.set(info.name, sums);
+    const of = (file: TensorFile): HostTensor => versions.get(file)!;
+    const workspace = (this.#workspace ??= new Workspace(workspaceBytes(models.length)));
+    const tensor = new TensorPieces(
+      { start: of(start), base: base && of(base), models: models.map(({ file }) => of(file)) },
+      workspace,
+    );
+    const meter = new ConflictMeter(this.#updateNames, workspace);
+    const merged = workspace.doubles(tensor.length);
+    const dtype = info.dtype as Mergeable;
+    const narrow = dtype === "f32" ? workspace.floats(tensor.length) : workspace.halves(tensor.length);
+    const combine = this.#rule.prepare(
+      tensor,
+      models.map(({ weight }) => weight),
+      name,
+    );
+    const result = HostTensor.zeros(dtype, shape);
+    for (const piece of tensor) {
+      meter.updated(piece);
+      merged.fill(0);
+      combine(piece, merged);
+      meter.merged(piece, merged);
+      if (!meter.finite)
+        for (const [file, version] of versions) finite(file, name, version.cast("f32").data as Float32Array);
+      if (!workspace.round(merged, dtype, narrow, piece.count)) throw overflow(info, piece, merged);
+      (result.data as Float32Array).set(narrow.subarray(0, piece.count), piece.at);
+    }
+    this.#sums.set(name, meter.sums);
     this.#tell(info);
     return result;
   }
 
-  /** A tensor in single precision, `bf16` in memory that is used again for each: touching new memory takes longer. */
-  #widened(tensor: HostTensor, index: number): Values {
-    if (tensor.dtype !== "bf16") return tensor.cast("f32").data as Values;
-    const { data, size } = tensor;
-    if ((this.#scratch[index]?.length ?? 0) < size) this.#scratch[index] = new Uint32Array(size);
-    const bits = this.#scratch[index]!;
-    for (let i = 0; i < size; i++) bits[i] = (data as Uint16Array)[i]! << 16;
-    return new Float32Array(bits.buffer, 0, size);
-  }
-
   #tell({ name, bytes }: TensorInfo): void {
     this.#doneBytes += bytes;
-    const totalBytes = [...this.#inputs.start.tensors.values()].reduce((sum, info) => sum + info.bytes, 0);
     const seconds = (performance.now() - this.#began!) / 1000;
     this.#options.onProgress?.({
       tensor: name,
       doneBytes: this.#doneBytes,
-      totalBytes,
+      totalBytes: this.#totalBytes,
       seconds,
-      remaining: (seconds / this.#doneBytes) * (totalBytes - this.#doneBytes),
+      remaining: (seconds / (this.#doneBytes - this.#resumedBytes)) * (this.#totalBytes - this.#doneBytes),
     });
+  }
+
+  /** What of the report comes from tensors that have been merged, as plain JSON. */
+  sumsOf(tensors: Iterable<{ readonly name: string }>): Record<string, number[]> {
+    return Object.fromEntries(Array.from(tensors, ({ name }) => [name, this.#sums.get(name)!.toJSON()]));
+  }
+
+  /** Counts tensors in that an equal merge has done and told of by `sumsOf`. */
+  resume(sums: Readonly<Record<string, readonly number[]>>): void {
+    for (const [name, values] of Object.entries(sums)) {
+      if (this.#sums.has(name)) continue;
+      this.#sums.set(name, new ConflictSums(this.#updateNames, values));
+      const { bytes } = this.#inputs.start.tensors.get(name)!;
+      this.#doneBytes += bytes;
+      this.#resumedBytes += bytes;
+    }
   }
 
   report(): MergeReport {
@@ -195,11 +230,11 @@ export function averaged(models: readonly MergedModel[]): MergeInputs {
 }
 
 /** A tensor's numbers. @throws ModelError where one is not finite */
-export async function readFinite(file: TensorFile, name: string): Promise<Values> {
-  return finite(file, name, (await file.read(name)).cast("f32").data as Values);
+export async function readFinite(file: TensorFile, name: string): Promise<Float32Array> {
+  return finite(file, name, (await file.read(name)).cast("f32").data as Float32Array);
 }
 
-function finite(file: TensorFile, name: string, values: Values): Values {
+function finite(file: TensorFile, name: string, values: Float32Array): Float32Array {
   // Zero times anything finite is zero: one pass without branches for what is nearly always sound.
   let nought = 0;
   for (let i = 0; i < values.length; i++) nought += values[i]! * 0;
@@ -208,31 +243,20 @@ function finite(file: TensorFile, name: string, values: Values): Values {
   throw new ModelError(`${file.name}: "${name}" holds ${values[at]} at entry ${at}; the checkpoint is damaged`);
 }
 
-function rounded({ name, dtype, shape }: TensorInfo, start: Values, merged: (i: number) => number, sums: ConflictSums) {
-  const result = HostTensor.zeros(dtype!, shape);
-  const limit = overflow[dtype!]!;
-  const wide = new Float64Array(Math.min(CHUNK, result.size));
-  for (let at = 0; at < result.size; at += wide.length) {
-    const chunk = wide.subarray(0, Math.min(wide.length, result.size - at));
-    for (let i = 0; i < chunk.length; i++) {
-      const value = merged(at + i);
-      if (!(Math.abs(value) < limit))
-        throw new ModelError(
-          `"${name}" becomes ${value} at entry ${at + i}, which ${dtype} cannot hold; merge with smaller weights`,
-        );
-      chunk[i] = value;
-    }
-    sums.merged(start.subarray(at, at + chunk.length), chunk);
-    const narrow = new HostTensor("f64", [chunk.length], chunk).cast(dtype!);
-    (result.data as Float32Array).set(narrow.data as Float32Array, at);
-  }
-  return result;
+/** What is wrong with merged values of which one does not fit. */
+function overflow({ name, dtype }: TensorInfo, { at }: Piece, merged: Float64Array): ModelError {
+  const fits = (value: number): boolean =>
+    Number.isFinite(HostTensor.from([value], { dtype: "f64" }).cast(dtype!).item());
+  const entry = merged.findIndex((value) => !fits(value));
+  return new ModelError(
+    `"${name}" becomes ${merged[entry]} at entry ${at + entry}, which ${dtype} cannot hold; merge with smaller weights`,
+  );
 }
 
 /** @throws ModelError naming a tensor that is not in F32, F16 or BF16 */
 export function checkTypes(file: TensorFile): void {
   for (const { name, type, dtype } of file.tensors.values()) {
-    if (dtype && overflow[dtype] !== undefined) continue;
+    if (mergeable.some((it) => it === dtype)) continue;
     throw new ModelError(
       `${file.name}: "${name}" is of type ${type}; F32, F16 and BF16 can be merged. If it holds codes of quantized weights, dequantize the model first: differences of codes mean nothing`,
     );

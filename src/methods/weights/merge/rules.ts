@@ -1,27 +1,25 @@
 import { ArgumentError, Rng } from "../../../tensor/index.ts";
+import type { Piece, TensorPieces } from "./pieces.ts";
 
-/** The numbers of one tensor, row-major. */
-export type Values = Float32Array;
-
-/** What training made of one tensor. */
-export interface TensorChange {
-  readonly before: Values;
-  readonly after: Values;
-  readonly weight: number;
-}
+/**
+ * Writes the merged values of a piece's entries, in double precision so that they are rounded once. It is given zeros, in
+ * an array of the pieces' workspace.
+ */
+export type PieceMerger = (piece: Piece, merged: Float64Array) => void;
 
 /** How the changes of several models come together in one tensor. */
 export interface MergeRule {
   readonly name: string;
+  /** What else than weights its results depend on. */
+  readonly settings: Readonly<Record<string, number>>;
   /** Refuses weights of the changes that it can do nothing with. @throws ArgumentError */
   check(weights: readonly number[]): void;
   /**
-   * Looks at one tensor as a whole and returns what gives the merged value of each entry, in double precision so that
-   * it is rounded once. It is called once for each entry, in order.
-   * @param start the tensor that the changes are applied to
+   * Looks at one tensor as a whole and returns what merges its pieces. That is called once for each of them, in order.
+   * @param weights of the changes
    * @param name the tensor's, which random numbers may depend on
    */
-  prepare(start: Values, changes: readonly TensorChange[], name: string): (entry: number) => number;
+  prepare(tensor: TensorPieces, weights: readonly number[], name: string): PieceMerger;
 }
 
 /**
@@ -31,26 +29,15 @@ export interface MergeRule {
  */
 export const addition: MergeRule = {
   name: "addition",
+  settings: {},
   check() {},
-  prepare(start, changes) {
-    const [only, ...others] = changes;
-    if (only && others.length === 0) {
-      const { before, after, weight } = only;
-      return (i) => {
-        const change = weight * (after[i]! - before[i]!);
-        return change === 0 ? start[i]! : start[i]! + change;
-      };
-    }
-    return (i) => {
-      let sum = 0;
-      for (let k = 0; k < changes.length; k++) {
-        const { before, after, weight } = changes[k]!;
-        sum += weight * (after[i]! - before[i]!);
-      }
-      // Adding 0 would take the sign of a negative 0.
-      return sum === 0 ? start[i]! : start[i]! + sum;
-    };
-  },
+  prepare:
+    ({ workspace }, weights) =>
+    ({ count, start, changes }, merged) => {
+      for (const [k, { delta }] of changes.entries()) workspace.subtractScaled(merged, weights[k]!, delta, count);
+      // Zeros that were only subtracted from are never -0, so that a start of -0 stays as it is.
+      workspace.subtractFrom(start, merged, count);
+    },
 };
 
 export interface TiesOptions {
@@ -72,30 +59,38 @@ export function ties({ density = 0.2, scale = 1 }: TiesOptions = {}): MergeRule 
   if (!Number.isFinite(scale)) throw new ArgumentError(`the scale of a TIES merge must be finite, not ${scale}`);
   return {
     name: "ties",
+    settings: { density, scale },
     check(weights) {
       const bad = weights.find((weight) => !(weight > 0));
       if (bad !== undefined) throw new ArgumentError(`TIES averages with weights above 0, not ${bad}`);
     },
-    prepare(start, changes) {
-      const floors = changes.map((change) => trimmingFloor(change, density));
-      const kept = ({ before, after }: TensorChange, k: number, i: number): number => {
-        const delta = after[i]! - before[i]!;
-        return Math.fround(Math.abs(delta)) >= floors[k]! ? delta : 0;
-      };
-      return (i) => {
-        let elected = 0;
-        for (let k = 0; k < changes.length; k++) elected += changes[k]!.weight * kept(changes[k]!, k, i);
-        let [sum, weights] = [0, 0];
-        for (let k = 0; k < changes.length; k++) {
-          const delta = kept(changes[k]!, k, i);
-          if (delta * elected <= 0) continue;
-          sum += changes[k]!.weight * delta;
-          weights += changes[k]!.weight;
+    prepare(tensor, weights) {
+      const floors = trimmingFloors(tensor, weights.length, density);
+      const [elected, total] = [new Float64Array(tensor.length), new Float64Array(tensor.length)];
+      return ({ count, start, changes }, merged) => {
+        elected.fill(0);
+        total.fill(0);
+        for (const [k, { delta }] of changes.entries()) {
+          trim(delta, floors[k]!);
+          for (let i = 0; i < count; i++) elected[i]! += weights[k]! * delta[i]!;
         }
-        return weights === 0 ? start[i]! : start[i]! + (scale * sum) / weights;
+        for (const [k, { delta }] of changes.entries()) {
+          const weight = weights[k]!;
+          for (let i = 0; i < count; i++) {
+            if (delta[i]! * elected[i]! <= 0) continue;
+            merged[i]! += weight * delta[i]!;
+            total[i]! += weight;
+          }
+        }
+        for (let i = 0; i < count; i++)
+          merged[i] = total[i] === 0 ? start[i]! : start[i]! + (scale * merged[i]!) / total[i]!;
       };
     },
   };
+}
+
+function trim(delta: Float64Array, floor: number): void {
+  for (let i = 0; i < delta.length; i++) if (Math.fround(Math.abs(delta[i]!)) < floor) delta[i] = 0;
 }
 
 export interface DareOptions {
@@ -115,16 +110,17 @@ export function dare({ density = 0.5, seed = 0 }: DareOptions = {}): MergeRule {
   const below = density * 2 ** 32;
   return {
     name: "dare",
+    settings: { density, seed },
     check() {},
-    prepare(start, changes, name) {
-      const draws = changes.map((_, k) => rng.fork(name).fork(k));
-      return (i) => {
-        let sum = 0;
-        for (let k = 0; k < changes.length; k++) {
-          const { before, after, weight } = changes[k]!;
-          if (draws[k]!.next() < below) sum += (weight * (after[i]! - before[i]!)) / density;
+    prepare({ workspace }, weights, name) {
+      const draws = weights.map((_, k) => rng.fork(name).fork(k));
+      return ({ count, start, changes }, merged) => {
+        for (const [k, { delta }] of changes.entries()) {
+          const draw = draws[k]!;
+          const weight = weights[k]!;
+          for (let i = 0; i < count; i++) if (draw.next() < below) merged[i]! -= (weight * delta[i]!) / density;
         }
-        return sum === 0 ? start[i]! : start[i]! + sum;
+        workspace.subtractFrom(start, merged, count);
       };
     },
   };
@@ -139,29 +135,37 @@ const PARALLEL = 1e-4;
  */
 export const slerp: MergeRule = {
   name: "slerp",
+  settings: {},
   check(weights) {
     if (weights.length !== 1) throw new ArgumentError(`SLERP goes from one model to another, not to ${weights.length}`);
     const [t] = weights as [number];
     if (!(t >= 0 && t <= 1)) throw new ArgumentError(`SLERP goes a share of the way, from 0 to 1, not ${t}`);
   },
-  prepare(start, changes) {
-    const { after, weight: t } = changes[0]!;
-    let [dot, a, b] = [0, 0, 0];
-    for (let i = 0; i < start.length; i++) {
-      dot += start[i]! * after[i]!;
-      a += start[i]! ** 2;
-      b += after[i]! ** 2;
+  prepare(tensor, weights) {
+    const [t] = weights as [number];
+    let dot = 0;
+    let a = 0;
+    let b = 0;
+    for (const { count, start, changes } of tensor) {
+      const { to } = changes[0]!;
+      for (let i = 0; i < count; i++) {
+        dot += start[i]! * to[i]!;
+        a += start[i]! ** 2;
+        b += to[i]! ** 2;
+      }
     }
     // A tensor of zeros has no direction: it counts as parallel to all.
     const cosine = a * b === 0 ? 1 : Math.max(-1, Math.min(1, dot / Math.sqrt(a * b)));
     const angle = Math.acos(cosine);
     const sine = Math.sin(angle);
     const flat = sine < PARALLEL;
-    const from = flat ? 1 - t : Math.sin((1 - t) * angle) / sine;
-    const to = flat ? t : Math.sin(t * angle) / sine;
-    if (t === 0) return (i) => start[i]!;
-    if (t === 1) return (i) => after[i]!;
-    return (i) => from * start[i]! + to * after[i]!;
+    const near = flat ? 1 - t : Math.sin((1 - t) * angle) / sine;
+    const far = flat ? t : Math.sin(t * angle) / sine;
+    return ({ count, start, changes }, merged) => {
+      const { to } = changes[0]!;
+      if (t === 0 || t === 1) merged.set(t === 0 ? start : to);
+      else for (let i = 0; i < count; i++) merged[i] = near * start[i]! + far * to[i]!;
+    };
   },
 };
 
@@ -171,31 +175,35 @@ function checkDensity(density: number): void {
 }
 
 /**
- * The magnitude that the largest `density` of a change's entries reach. The bits of floats that are not negative are in
- * the order of their values, so it is found by counting their upper halves, then the lower halves below the one found:
- * two passes and no copy.
+ * The magnitude that the largest `density` of each change's entries reach. The bits of floats that are not negative are
+ * in the order of their values, so it is found by counting their upper halves, then the lower halves below the one
+ * found: two passes and no copy.
  */
-function trimmingFloor({ before, after }: TensorChange, density: number): number {
-  const float = new Float32Array(1);
-  const bits = new Uint32Array(float.buffer);
-  const size = before.length;
-  let left = Math.max(1, Math.round(density * size));
-  const upper = new Uint32Array(2 ** 16);
-  for (let i = 0; i < size; i++) {
-    float[0] = Math.abs(after[i]! - before[i]!);
-    upper[bits[0]! >>> 16]!++;
-  }
-  const edge = (counts: Uint32Array): number => {
-    let at = counts.length - 1;
-    while (at > 0 && counts[at]! < left) left -= counts[at--]!;
-    return at;
+function trimmingFloors(tensor: TensorPieces, changes: number, density: number): number[] {
+  const magnitudes = new Float32Array(tensor.length);
+  const bits = new Uint32Array(magnitudes.buffer);
+  const counted = (count: (counts: Uint32Array, length: number, k: number) => void): Uint32Array[] => {
+    const counts = Array.from({ length: changes }, () => new Uint32Array(2 ** 16));
+    for (const piece of tensor)
+      for (const [k, { delta }] of piece.changes.entries()) {
+        for (let i = 0; i < piece.count; i++) magnitudes[i] = Math.abs(delta[i]!);
+        count(counts[k]!, piece.count, k);
+      }
+    return counts;
   };
-  const high = edge(upper);
-  const lower = new Uint32Array(2 ** 16);
-  for (let i = 0; i < size; i++) {
-    float[0] = Math.abs(after[i]! - before[i]!);
-    if (bits[0]! >>> 16 === high) lower[bits[0]! & 0xffff]!++;
-  }
-  bits[0] = ((high << 16) | edge(lower)) >>> 0;
-  return float[0]!;
+  const upper = counted((counts, length) => {
+    for (let i = 0; i < length; i++) counts[bits[i]! >>> 16]!++;
+  }).map((counts) => edge(counts, Math.max(1, Math.round(density * tensor.size))));
+  const lower = counted((counts, length, k) => {
+    const { at } = upper[k]!;
+    for (let i = 0; i < length; i++) if (bits[i]! >>> 16 === at) counts[bits[i]! & 0xffff]!++;
+  }).map((counts, k) => edge(counts, upper[k]!.left));
+  return lower.map(({ at }, k) => new Float32Array(Uint32Array.of((upper[k]!.at << 16) | at).buffer)[0]!);
+}
+
+/** Where, counted from the end, `wanted` are reached, and how many of them are there and before. */
+function edge(counts: Uint32Array, wanted: number): { readonly at: number; readonly left: number } {
+  let [at, left] = [counts.length - 1, wanted];
+  while (at > 0 && counts[at]! < left) left -= counts[at--]!;
+  return { at, left };
 }
