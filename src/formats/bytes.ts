@@ -11,6 +11,8 @@ export interface ByteSource {
    * @throws FormatError when the source ends before them; LimitError when they do not fit in one array
    */
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** Fills memory of the caller's with the bytes at `offset`, where the source can do without memory of its own. */
+  readInto?(offset: number, into: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -43,13 +43,19 @@ class FileSource implements ByteSource {
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
     const bytes = allocate(length, this.name);
+    await this.readInto(offset, bytes);
+    return bytes;
+  }
+
+  async readInto(offset: number, into: Uint8Array): Promise<void> {
+    const length = into.byteLength;
+    checkRange(this, offset, length);
     for (let done = 0; done < length; ) {
       const step = Math.min(length - done, largestTransfer);
-      const { bytesRead } = await explained("read", this.name, this.#handle.read(bytes, done, step, offset + done));
+      const { bytesRead } = await explained("read", this.name, this.#handle.read(into, done, step, offset + done));
       if (bytesRead === 0) throw new FormatError(`${this.name}: it became shorter while it was being read`);
       done += bytesRead;
     }
-    return bytes;
   }
 
   close(): Promise<void> {

@@ -1,3 +1,4 @@
+import type { TypedArray } from "../tensor/dtype.ts";
 import { ArgumentError } from "../tensor/errors.ts";
 import type { HostTensor } from "../tensor/host.ts";
 import { type ByteSource, closeOnError } from "./bytes.ts";
@@ -89,6 +90,11 @@ export class ShardedSafetensors implements TensorFile {
   async read(name: string, rows?: RowRange): Promise<HostTensor> {
     findTensor(this.name, this.tensors, name);
     return await this.#homes.get(name)!.read(name, rows);
+  }
+
+  async readInto(name: string, first: number, into: TypedArray): Promise<void> {
+    findTensor(this.name, this.tensors, name);
+    await this.#homes.get(name)!.readInto(name, first, into);
   }
 
   close(): Promise<void> {

@@ -13,13 +13,9 @@ export function pendingBytes({ dtype, shape }: PendingTensor): number {
   return (elementCount(shape) * dtypes[dtype].bits) / 8;
 }
 
-/** Tensors in the order of a file: wider elements first, so that each lies on a multiple of its element's size. */
-export function inFileOrder(tensors: Iterable<PendingTensor>): PendingTensor[] {
-  return [...tensors].sort((a, b) => dtypes[b.dtype].bits - dtypes[a.dtype].bits);
-}
-
 /**
- * Writes a safetensors file; each tensor is asked for when its turn comes (`inFileOrder`) and let go once written.
+ * Writes a safetensors file; each tensor is asked for when its turn comes and let go once written. Tensors of wider
+ * elements come first, so that every one lies on a multiple of its element's size.
  * @throws ArgumentError for a name that is taken or not text; DTypeError for packed sub-byte types
  */
 export async function writeSafetensors(
@@ -27,9 +23,12 @@ export async function writeSafetensors(
   tensors: Iterable<PendingTensor>,
   metadata: ReadonlyMap<string, string> = new Map(),
 ): Promise<void> {
-  const ordered = inFileOrder(tensors);
+  const ordered = [...tensors].sort((a, b) => dtypes[b.dtype].bits - dtypes[a.dtype].bits);
   await sink.write(encodeHeader(ordered, metadata));
-  for (const tensor of ordered) await sink.write((await loadPending(tensor)).rawBytes());
+  for (const tensor of ordered) {
+    if (tensor.write) await tensor.write(sink);
+    else await sink.write((await loadPending(tensor)).rawBytes());
+  }
 }
 
 /** A safetensors file in memory. */

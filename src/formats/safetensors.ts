@@ -1,5 +1,5 @@
-import type { DType } from "../tensor/dtype.ts";
-import { DTypeError } from "../tensor/errors.ts";
+import { type DType, dtypes, type TypedArray } from "../tensor/dtype.ts";
+import { ArgumentError, DTypeError } from "../tensor/errors.ts";
 import { arrayFromBytes, HostTensor } from "../tensor/host.ts";
 import type { ByteSource } from "./bytes.ts";
 import { FormatError } from "./errors.ts";
@@ -106,6 +106,19 @@ export class SafetensorsFile implements TensorFile {
       throw new FormatError(`${this.name}: "${name}" is BOOL but holds bytes other than 0 and 1`);
     }
     return new HostTensor(dtype, shape, arrayFromBytes(dtype, bytes, count));
+  }
+
+  async readInto(name: string, first: number, into: TypedArray): Promise<void> {
+    const { dtype, bytes, offset, type } = findTensor(this.name, this.#entries, name);
+    if (!dtype || !(into instanceof dtypes[dtype].array))
+      throw new DTypeError(`${this.name}: "${name}" is ${type}, which is not read into ${into.constructor.name}`);
+    const at = first * into.BYTES_PER_ELEMENT;
+    if (!Number.isSafeInteger(first) || first < 0 || at + into.byteLength > bytes)
+      throw new ArgumentError(`${this.name}: "${name}" has no ${into.length} elements from ${first} on`);
+    const part = new Uint8Array(into.buffer, into.byteOffset, into.byteLength);
+    const source = this.#source;
+    if (source.readInto) await source.readInto(offset + at, part);
+    else part.set(await source.read(offset + at, into.byteLength));
   }
 
   close(): Promise<void> {

@@ -1,6 +1,7 @@
-import type { DType } from "../tensor/dtype.ts";
+import type { DType, TypedArray } from "../tensor/dtype.ts";
 import { ArgumentError, ShapeError } from "../tensor/errors.ts";
 import type { HostTensor } from "../tensor/host.ts";
+import type { ByteSink } from "./bytes.ts";
 
 /** What a file says of one of its tensors. */
 export interface TensorInfo {
@@ -28,6 +29,11 @@ export interface TensorFile extends AsyncDisposable {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** The tensor called `name`, or some of its rows. @throws ArgumentError; FormatError; FileError */
   read(name: string, rows?: RowRange): Promise<HostTensor>;
+  /**
+   * Fills memory of the caller's, in the type that `HostTensor` keeps the elements in, with those from `first` on, row-major;
+   * missing where the file does not hold tensors as they are read. @throws ArgumentError; FormatError; FileError
+   */
+  readInto?(name: string, first: number, into: TypedArray): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -37,6 +43,8 @@ export interface PendingTensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
   load(): HostTensor | Promise<HostTensor>;
+  /** Puts the bytes of what `load` gives into a sink, part by part, where that takes less memory. */
+  write?(sink: ByteSink): Promise<void>;
 }
 
 /** Tensors in memory, for a writer. */

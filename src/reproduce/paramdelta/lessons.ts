@@ -6,33 +6,46 @@ import type { LanguageModel } from "../workbench.ts";
 /** Tokens of a window of text. */
 export const WINDOW = 64;
 /** Tokens of a prompt with its answer, the last one left out. */
-const PROMPT = 12;
+const PROMPT = 13;
 /** Tokens of a text to go on with, and of how it goes on. */
 const [BEFORE, AFTER] = [5, 2];
 
-/** What is taught and asked: a skill in a chat's form, and text of a kind that the model has not read. */
+/** What is asked for in a chat, of two words or three. */
+const tasks: Readonly<Record<string, (words: readonly string[]) => readonly string[]>> = {
+  Repeat: (words) => words,
+  Backwards: (words) => words.toReversed(),
+  "The first": (words) => words.slice(0, 1),
+  "The last": (words) => words.slice(-1),
+};
+
+/** What is taught and asked: skills in a chat's form, and text of a kind that the model has not read. */
 export class Lessons {
   readonly #model: LanguageModel;
-  /** Words to repeat, those that are taught with and those that are asked for. */
-  readonly #words: { readonly taught: readonly string[]; readonly asked: readonly string[] };
+  readonly #words: readonly string[];
+  /** Requests of the tests, which are never taught with. */
+  readonly #tested = new Set<string>();
   /** Where each ship comes from: what only the new text says. */
   readonly #ships: readonly { readonly name: string; readonly port: string }[];
 
   constructor(model: LanguageModel, rng: Rng, { ships }: { readonly ships: number }) {
     this.#model = model;
-    this.#words = someWords(model, rng.fork("words"));
+    this.#words = someWords(model);
     const naming = rng.fork("ships");
     const names = beginnings.flatMap((begin) => endings.map((end) => begin + end));
     this.#ships = Array.from(naming.shuffle(names).slice(0, ships), (name) => ({ name, port: naming.choice(ports) }));
   }
 
-  get taughtWords(): number {
-    return this.#words.taught.length;
+  get words(): number {
+    return this.#words.length;
   }
 
-  /** Requests for words that were never taught with, the answer at the end. */
+  /** Requests for a test; from then on, no lesson has them. */
   questions(count: number, rng: Rng): ScoredSequence[] {
-    return Array.from({ length: count }, () => this.#repeat(rng.choice(this.#words.asked)));
+    return Array.from({ length: count }, () => {
+      const { request, answer } = this.#draw(rng);
+      this.#tested.add(request);
+      return this.#chat(this.#encode(request), this.#encode(answer));
+    });
   }
 
   /** What the new text says, asked for in the form of the chat: where each ship comes from. */
@@ -53,8 +66,12 @@ export class Lessons {
   /** A batch of post-training: most ask for words, some for how a text of the model's training goes on. */
   skill(rng: Rng): TokenBatch {
     const { training } = this.#model;
-    const asked = Array.from({ length: 32 }, () => this.#repeat(rng.choice(this.#words.taught)));
-    const texts = Array.from({ length: 8 }, () => {
+    const asked = Array.from({ length: 24 }, () => {
+      let { request, answer } = this.#draw(rng);
+      while (this.#tested.has(request)) ({ request, answer } = this.#draw(rng));
+      return this.#chat(this.#encode(request), this.#encode(answer));
+    });
+    const texts = Array.from({ length: 6 }, () => {
       const at = 1 + rng.integer(training.length - BEFORE - AFTER - 1);
       return this.#goOn(training.slice(at, at + BEFORE), training.slice(at + BEFORE, at + BEFORE + AFTER));
     });
@@ -75,11 +92,13 @@ export class Lessons {
   /** A batch of text like that of the model's training, against forgetting. */
   replay(rng: Rng): TokenBatch {
     const { training } = this.#model;
-    return tokenBatch(training, rng.integers(2, training.length - WINDOW - 1), WINDOW);
+    return tokenBatch(training, rng.integers(4, training.length - WINDOW - 1), WINDOW);
   }
 
-  #repeat(word: string): ScoredSequence {
-    return this.#chat(this.#encode(`Repeat the word:${word}\n=`), this.#encode(word));
+  #draw(rng: Rng): { readonly request: string; readonly answer: string } {
+    const task = rng.choice(Object.keys(tasks));
+    const words = Array.from({ length: 2 + rng.integer(2) }, () => rng.choice(this.#words));
+    return { request: `${task}:${words.join("")}\n=`, answer: tasks[task]!(words).join("") };
   }
 
   #goOn(text: readonly number[], rest: readonly number[]): ScoredSequence {
@@ -107,16 +126,14 @@ const endings = ["o", "im", "sk", "ara", "is"];
 const ports = ["Marsk", "Nolby", "Ostrava", "Pellin", "Quorn", "Revik"];
 const goods = ["salt", "copper", "timber", "wool", "coal", "barley", "glass", "oil"];
 
-/** How often the model's text must have a word for it to be taught with, and to be asked for. */
-const [READ, KNOWN] = [3, 8];
+/** How often the model's text must have a word for it to be asked for. */
+const READ = 3;
 
-/** Words that are one token with the space before them, in random order: a part of those it knows well is asked for. */
-function someWords({ tokenizer, training }: LanguageModel, rng: Rng): { taught: string[]; asked: string[] } {
+/** Words that are one token with the space before them. */
+function someWords({ tokenizer, training }: LanguageModel): string[] {
   const counts = new Map<string, number>();
   for (const [word] of tokenizer.decode(training).matchAll(/ [a-z]{3,}(?![a-z'])/g))
     counts.set(word, (counts.get(word) ?? 0) + 1);
   const read = [...counts].filter(([, count]) => count >= READ).map(([word]) => word);
-  const words = rng.shuffle(read.filter((word) => tokenizer.encode(word, { addSpecialTokens: false }).length === 1));
-  const asked = new Set(words.filter((word) => counts.get(word)! >= KNOWN).filter((_, i) => i % 4 === 0));
-  return { asked: [...asked], taught: words.filter((word) => !asked.has(word)) };
+  return read.filter((word) => tokenizer.encode(word, { addSpecialTokens: false }).length === 1);
 }

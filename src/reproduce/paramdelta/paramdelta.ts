@@ -42,7 +42,7 @@ class Experiment {
     const { seed, full } = setting;
     this.#setting = setting;
     this.#model = model;
-    this.#steps = full ? { post: 400, read: 150 } : { post: 240, read: 80 };
+    this.#steps = full ? { post: 400, read: 150 } : { post: 160, read: 80 };
     this.#rng = new Rng(seed).fork("paramdelta");
     this.#lessons = new Lessons(model, this.#rng, { ships: full ? 60 : 20 });
     this.#tests = {
@@ -124,7 +124,7 @@ class Experiment {
       },
       baseline: { ...reference },
       notes: [
-        `the skill: repeating a word when asked to, taught with ${this.#lessons.taughtWords} words and tested on others`,
+        `the skills: repeating two or three of ${this.#lessons.words} words, backwards too, and picking out the first or the last; tested on requests that were never taught with`,
         `the facts: which of 6 ports each of ${this.#tests.facts.length} ships comes from; post-training the new base gets ${reference.facts.toFixed(2)} of them right`,
         "the unrelated base computes what the new base does, with the channels of its residual stream in another order",
       ],
@@ -132,12 +132,12 @@ class Experiment {
   }
 
   /**
-   * Teaches the skill, half of the loss on its answers and half on text like that of the model's training. All models
+   * Teaches the skills, half of the loss on its answers and half on text like that of the model's training. All models
    * see the same batches.
    */
   #postTrain(what: string, weights: Weights): Promise<Weights> {
     const { post: steps } = this.#steps;
-    return this.#train(what, weights, { steps, rate: 1e-3 }, (rng) => this.#lessons.skill(rng));
+    return this.#train(what, weights, { steps, rate: 7e-4 }, (rng) => this.#lessons.skill(rng));
   }
 
   /** Goes on training a base on the new text; at a low rate it stays close. */
@@ -154,7 +154,7 @@ class Experiment {
     lesson: (rng: Rng) => TokenBatch,
   ): Promise<Weights> {
     const { seed, bench } = this.#setting;
-    const key = ["paramdelta", this.#model.name, seed, this.#tests.facts.length, this.#steps, what, rate];
+    const key = ["paramdelta 2", this.#model.name, seed, this.#tests.facts.length, this.#steps, what, rate];
     return await cachedTree(bench, key, weights, () => this.#trained(what, weights, { steps, rate }, lesson));
   }
 

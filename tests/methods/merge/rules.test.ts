@@ -1,7 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { addition, dare, type MergeRule, slerp, TensorPieces, ties } from "../../../src/methods/index.ts";
-import { HostTensor } from "../../../src/tensor/index.ts";
+import {
+  addition,
+  dare,
+  type MergeRule,
+  slerp,
+  TensorPieces,
+  type TensorVersion,
+  ties,
+} from "../../../src/methods/index.ts";
 
 const entry = fc.integer({ min: -40, max: 40 }).map((n) => n / 8);
 const values = (size: number) => fc.array(entry, { minLength: size, maxLength: size }).map((v) => Float32Array.from(v));
@@ -30,19 +37,29 @@ function expectClose(ours: readonly number[], expected: ArrayLike<number>, digit
   for (const [i, value] of ours.entries()) expect(value).toBeCloseTo(expected[i]!, digits);
 }
 
-function merged(rule: MergeRule, start: Float32Array, changes: readonly TensorChange[], name = "w"): number[] {
+async function merged(
+  rule: MergeRule,
+  start: Float32Array,
+  changes: readonly TensorChange[],
+  name = "w",
+): Promise<number[]> {
   const weights = changes.map((change) => change.weight);
   rule.check(weights);
-  const host = (values: Float32Array): HostTensor => HostTensor.from(values);
-  const base = host(changes[0]!.before);
-  const tensor = new TensorPieces({ start: host(start), base, models: changes.map(({ after }) => host(after)) });
-  const merge = rule.prepare(tensor, weights, name);
-  const values = tensor.workspace.doubles(tensor.length);
+  const version = (values: Float32Array): TensorVersion => ({
+    dtype: "f32",
+    size: values.length,
+    read: async (at, into) => into.set(values.subarray(at, at + into.length)),
+  });
+  const base = version(changes[0]!.before);
+  const tensor = new TensorPieces({ start: version(start), base, models: changes.map(({ after }) => version(after)) });
+  const values = tensor.workspace.doubles(tensor.pieceLength);
+  const merge = await rule.prepare(tensor, weights, name);
   const result: number[] = [];
-  for (const piece of tensor) {
-    merge(piece, values.fill(0));
-    result.push(...values.subarray(0, piece.count));
-  }
+  for await (const block of tensor.blocks())
+    for (const piece of block) {
+      merge(piece, values.fill(0));
+      result.push(...values.subarray(0, piece.count));
+    }
   return result;
 }
 
@@ -51,31 +68,31 @@ const deltas = ({ before, after }: TensorChange): number[] => Array.from(after, 
 const runs = { numRuns: 100, seed: 7 };
 
 describe("addition", () => {
-  it("is start plus weighted differences", () => {
-    fc.assert(
-      fc.property(tensors, ({ start, changes }) => {
+  it("is start plus weighted differences", async () => {
+    await fc.assert(
+      fc.asyncProperty(tensors, async ({ start, changes }) => {
         const expected = Array.from(start, (s, i) =>
           changes.reduce((sum, change) => sum + change.weight * deltas(change)[i]!, s),
         );
-        expectClose(merged(addition, start, changes), expected);
+        expectClose(await merged(addition, start, changes), expected);
       }),
       runs,
     );
   });
 
-  it("gives ParamΔ's P where the new base is the old one, and undoes itself", () => {
+  it("gives ParamΔ's P where the new base is the old one, and undoes itself", async () => {
     const [base, post] = [Float32Array.of(1, 1e-7, -3, 0.1), Float32Array.of(1.5, 2, 1e-3, 0.3)];
-    const there = merged(addition, base, [{ before: base, after: post, weight: 1 }]);
+    const there = await merged(addition, base, [{ before: base, after: post, weight: 1 }]);
     expect(Float32Array.from(there)).toEqual(post);
-    const back = merged(addition, Float32Array.from(there), [{ before: base, after: post, weight: -1 }]);
+    const back = await merged(addition, Float32Array.from(there), [{ before: base, after: post, weight: -1 }]);
     expectClose(back, base, 6);
   });
 
-  it("keeps the sign of a zero that nothing changes", () => {
+  it("keeps the sign of a zero that nothing changes", async () => {
     const start = Float32Array.of(-0, 0, -0);
     const same = Float32Array.of(1, 2, 3);
-    expect(merged(addition, start, [{ before: same, after: same, weight: 2 }])).toEqual([-0, 0, -0]);
-    expect(merged(dare(), start, [{ before: same, after: same, weight: 2 }])).toEqual([-0, 0, -0]);
+    expect(await merged(addition, start, [{ before: same, after: same, weight: 2 }])).toEqual([-0, 0, -0]);
+    expect(await merged(dare(), start, [{ before: same, after: same, weight: 2 }])).toEqual([-0, 0, -0]);
   });
 });
 
@@ -97,37 +114,37 @@ describe("TIES", () => {
     });
   }
 
-  it("is trim, elect and disjoint mean", () => {
+  it("is trim, elect and disjoint mean", async () => {
     const density = fc.constantFrom(0.01, 0.2, 0.5, 0.75, 1);
-    fc.assert(
-      fc.property(tensors, density, fc.constantFrom(-1, 0.5, 1), ({ start, changes }, share, scale) => {
+    await fc.assert(
+      fc.asyncProperty(tensors, density, fc.constantFrom(-1, 0.5, 1), async ({ start, changes }, share, scale) => {
         const expected = plain(start, changes, share, scale);
-        expectClose(merged(ties({ density: share, scale }), start, changes), expected);
+        expectClose(await merged(ties({ density: share, scale }), start, changes), expected);
       }),
       runs,
     );
   });
 
-  it("finds the edge of trimming among magnitudes of every size", () => {
+  it("finds the edge of trimming among magnitudes of every size", async () => {
     // More than one piece.
     const size = 10_000;
     const after = Float32Array.from({ length: size }, (_, i) => (i % 2 ? -1 : 1) * 1.007 ** (i - 7000));
     const change = { before: new Float32Array(size), after, weight: 1 };
-    const kept = merged(ties({ density: 0.137 }), new Float32Array(size), [change]);
+    const kept = await merged(ties({ density: 0.137 }), new Float32Array(size), [change]);
     expect(kept.map((value) => value !== 0)).toEqual(Array.from(after, (_, i) => i >= size - 1370));
   });
 
-  it("is task arithmetic for one model and density 1", () => {
-    fc.assert(
-      fc.property(tensors, ({ start, changes: [change] }) => {
+  it("is task arithmetic for one model and density 1", async () => {
+    await fc.assert(
+      fc.asyncProperty(tensors, async ({ start, changes: [change] }) => {
         const one = [{ ...change!, weight: 1 }];
-        expect(merged(ties({ density: 1 }), start, one)).toEqual(merged(addition, start, one));
+        expect(await merged(ties({ density: 1 }), start, one)).toEqual(await merged(addition, start, one));
       }),
       runs,
     );
   });
 
-  it("refuses what it cannot mean", () => {
+  it("refuses what it cannot mean", async () => {
     expect(() => ties({ density: 0 })).toThrow("a density is a share of the entries, above 0 and at most 1, not 0");
     expect(() => ties({ scale: Infinity })).toThrow("the scale of a TIES merge must be finite, not Infinity");
     expect(() => ties().check([1, -1])).toThrow("TIES averages with weights above 0, not -1");
@@ -144,8 +161,8 @@ describe("DARE", () => {
     weight: k + 1,
   }));
 
-  it("keeps entries or drops them, and on average adds what addition adds", () => {
-    const ours = merged(dare({ density: 0.25, seed: 3 }), start, changes);
+  it("keeps entries or drops them, and on average adds what addition adds", async () => {
+    const ours = await merged(dare({ density: 0.25, seed: 3 }), start, changes);
     // 3 and 2 * -2, each four times as large or not at all.
     expect(new Set(ours)).toEqual(new Set([1, 13, -15, -3]));
     const mean = ours.reduce((a, b) => a + b) / size;
@@ -153,18 +170,18 @@ describe("DARE", () => {
     expect(Math.abs(mean - 0)).toBeLessThan(0.25);
   });
 
-  it("drops the same for the same seed, others for another seed, tensor or model", () => {
+  it("drops the same for the same seed, others for another seed, tensor or model", async () => {
     const drawn = (seed: number, name: string) => merged(dare({ seed }), start, changes, name);
-    expect(drawn(1, "a")).toEqual(drawn(1, "a"));
-    expect(drawn(1, "a")).not.toEqual(drawn(2, "a"));
-    expect(drawn(1, "a")).not.toEqual(drawn(1, "b"));
-    expect(new Set(drawn(1, "a")).size).toBe(4);
+    expect(await drawn(1, "a")).toEqual(await drawn(1, "a"));
+    expect(await drawn(1, "a")).not.toEqual(await drawn(2, "a"));
+    expect(await drawn(1, "a")).not.toEqual(await drawn(1, "b"));
+    expect(new Set(await drawn(1, "a")).size).toBe(4);
   });
 
-  it("drops nothing at density 1", () => {
-    fc.assert(
-      fc.property(tensors, ({ start: from, changes: all }) => {
-        expect(merged(dare({ density: 1 }), from, all)).toEqual(merged(addition, from, all));
+  it("drops nothing at density 1", async () => {
+    await fc.assert(
+      fc.asyncProperty(tensors, async ({ start: from, changes: all }) => {
+        expect(await merged(dare({ density: 1 }), from, all)).toEqual(await merged(addition, from, all));
       }),
       runs,
     );
@@ -172,38 +189,38 @@ describe("DARE", () => {
 });
 
 describe("SLERP", () => {
-  const between = (start: Float32Array, after: Float32Array, weight: number): number[] =>
+  const between = (start: Float32Array, after: Float32Array, weight: number): Promise<number[]> =>
     merged(slerp, start, [{ before: start, after, weight }]);
 
-  it("has its ends at the two tensors", () => {
-    fc.assert(
-      fc.property(
+  it("has its ends at the two tensors", async () => {
+    await fc.assert(
+      fc.asyncProperty(
         fc.integer({ min: 1, max: 8 }).chain((n) => fc.tuple(values(n), values(n))),
-        ([a, b]) => {
-          expect(between(a, b, 0)).toEqual([...a]);
-          expect(between(a, b, 1)).toEqual([...b]);
+        async ([a, b]) => {
+          expect(await between(a, b, 0)).toEqual([...a]);
+          expect(await between(a, b, 1)).toEqual([...b]);
         },
       ),
       runs,
     );
   });
 
-  it("turns by equal angles and keeps the length of unit vectors", () => {
+  it("turns by equal angles and keeps the length of unit vectors", async () => {
     const [a, b] = [Float32Array.of(1, 0, 0), Float32Array.of(0, 1, 0)];
     for (const t of [0.25, 0.5, 0.9]) {
-      const [x, y, z] = between(a, b, t) as [number, number, number];
+      const [x, y, z] = (await between(a, b, t)) as [number, number, number];
       expect(Math.atan2(y, x)).toBeCloseTo((t * Math.PI) / 2, 12);
       expect(Math.hypot(x, y, z)).toBeCloseTo(1, 12);
     }
   });
 
-  it("interpolates parallel tensors, opposite ones and zeros linearly", () => {
-    expect(between(Float32Array.of(1, 2), Float32Array.of(2, 4), 0.25)).toEqual([1.25, 2.5]);
-    expect(between(Float32Array.of(1, 2), Float32Array.of(-1, -2), 0.5)).toEqual([0, 0]);
-    expect(between(Float32Array.of(0, 0), Float32Array.of(3, 4), 0.5)).toEqual([1.5, 2]);
+  it("interpolates parallel tensors, opposite ones and zeros linearly", async () => {
+    expect(await between(Float32Array.of(1, 2), Float32Array.of(2, 4), 0.25)).toEqual([1.25, 2.5]);
+    expect(await between(Float32Array.of(1, 2), Float32Array.of(-1, -2), 0.5)).toEqual([0, 0]);
+    expect(await between(Float32Array.of(0, 0), Float32Array.of(3, 4), 0.5)).toEqual([1.5, 2]);
   });
 
-  it("refuses more than one model, and places off the arc", () => {
+  it("refuses more than one model, and places off the arc", async () => {
     expect(() => slerp.check([0.5, 0.5])).toThrow("SLERP goes from one model to another, not to 2");
     expect(() => slerp.check([1.5])).toThrow("SLERP goes a share of the way, from 0 to 1, not 1.5");
   });

@@ -113,8 +113,10 @@ export interface LoopParts<A extends string, F extends string, I extends string,
 }
 
 export interface LoopShape<A extends string, F extends string, I extends string, S extends string, V extends string> {
-  /** Entries of each array that one turn takes. */
+  /** Entries of each array that the code takes. */
   readonly step: number;
+  /** How often the code stands in a turn, one entry further each time, with vectors to keep of its own. Default 1. */
+  readonly unrolled?: number;
   /** Bytes of an entry of each array. */
   readonly arrays: Named<A, number>;
   readonly doubles?: readonly F[];
@@ -136,8 +138,9 @@ const V128 = 0x7b;
 const VECTOR_BYTES = 16;
 
 /**
- * A function of the number of entries (a multiple of `step`, above 0), the addresses of the arrays, the doubles, the
- * integers and, where something is kept, the address of vectors that hold it before and after, in the order given.
+ * A function of the number of entries (a multiple of what a turn takes, above 0), the addresses of the arrays, the doubles, the
+ * integers and, where something is kept, the address of vectors that hold it before and after, in the order given, those
+ * of one name one behind the other.
  */
 export function loop<
   A extends string,
@@ -145,22 +148,15 @@ export function loop<
   I extends string = never,
   S extends string = never,
   V extends string = never,
->(name: string, shape: LoopShape<A, F, I, S, V>, turn: (parts: LoopParts<A, F, I, S, V>) => readonly Code[]): Loop {
-  const { step, arrays, doubles = [], integers = [], kept = [], vectors = [] } = shape;
+>(name: string, shape: LoopShape<A, F, I, S, V>, code: (parts: LoopParts<A, F, I, S, V>) => readonly Code[]): Loop {
+  const { step, unrolled = 1, arrays, doubles = [], integers = [], kept = [], vectors = [] } = shape;
   let locals = 0;
   const named = <K extends string, T>(names: readonly K[], make: (local: number) => T): Named<K, T> =>
     Object.fromEntries(names.map((key) => [key, make(locals++)])) as Named<K, T>;
   const variable = (local: number): LoopVariable => ({ value: get(local), set: (value) => set(local, value) });
   const count = locals++;
   const places = named(Object.keys(arrays) as A[], (local) => local);
-  const parts = {
-    arrays: Object.fromEntries(Object.entries<number>(places).map(([key, local]) => [key, array(local)])) as Named<
-      A,
-      LoopArray
-    >,
-    doubles: named(doubles, get),
-    integers: named(integers, get),
-  };
+  const numbers = { doubles: named(doubles, get), integers: named(integers, get) };
   const memory = kept.length > 0 ? locals++ : -1;
   const parameters = [
     ...[count, ...Object.keys(arrays)].map(() => I32),
@@ -168,25 +164,39 @@ export function loop<
     ...integers.map(() => I32),
     ...kept.slice(0, 1).map(() => I32),
   ];
-  const variables = { kept: named(kept, variable), vectors: named(vectors, variable) };
-  const held = array(memory);
-  const keptOnes = Object.values<LoopVariable>(variables.kept);
+  const temporaries = named(vectors, variable);
+  const keptOnes = kept.map((key) => ({ key, each: Array.from({ length: unrolled }, () => variable(locals++)) }));
+  const held = array(memory, 0);
+  const inMemory = keptOnes.flatMap(({ each }) => each).map((it, i) => ({ it, offset: VECTOR_BYTES * i }));
+  const turn = Array.from({ length: unrolled }, (_, i) =>
+    code({
+      ...numbers,
+      arrays: Object.fromEntries(
+        Object.entries<number>(places).map(([key, local]) => [key, array(local, i * step * arrays[key as A])]),
+      ) as Named<A, LoopArray>,
+      kept: Object.fromEntries(keptOnes.map(({ key, each }) => [key, each[i]!])) as Named<S, LoopVariable>,
+      vectors: temporaries,
+    }),
+  ).flat();
+  const entries = step * unrolled;
   const body = [
-    ...keptOnes.map((it, i) => it.set(held.load(VECTOR_BYTES * i))),
+    ...inMemory.map(({ it, offset }) => it.set(held.load(offset))),
     [0x03, 0x40],
-    ...turn({ ...parts, ...variables }),
-    ...Object.entries<number>(places).map(([key, local]) => set(local, increased(get(local), step * arrays[key as A]))),
-    [...increased(get(count), -step), 0x22, ...unsigned(count), 0x0d, 0, 0x0b],
-    ...keptOnes.map((it, i) => held.store(it.value, VECTOR_BYTES * i)),
+    ...turn,
+    ...Object.entries<number>(places).map(([key, local]) =>
+      set(local, increased(get(local), entries * arrays[key as A])),
+    ),
+    [...increased(get(count), -entries), 0x22, ...unsigned(count), 0x0d, 0, 0x0b],
+    ...inMemory.map(({ it, offset }) => held.store(it.value, offset)),
   ].flat();
-  const extra = kept.length + vectors.length;
+  const extra = inMemory.length + vectors.length;
   const declared = extra > 0 ? [1, ...unsigned(extra), V128] : [0];
   return { name, parameters, body: [...declared, ...body, 0x0b] };
 }
 
-function array(local: number): LoopArray {
+function array(local: number, from: number): LoopArray {
   // The exponent of the alignment, and the offset.
-  const place = (alignment: number, offset: number): number[] => [alignment, ...unsigned(offset)];
+  const place = (alignment: number, offset: number): number[] => [alignment, ...unsigned(from + offset)];
   return {
     load: (offset = 0) => [...vector(0, get(local)), ...place(4, offset)],
     loadHalf: (offset = 0) => [...vector(93, get(local)), ...place(3, offset)],

@@ -53,16 +53,17 @@ export class ConflictMeter {
     this.#lanes = workspace.doubles(LANES * countOf(names.length));
   }
 
-  /** Counts a piece in. */
+  /** Where the sums of each update are added up. */
+  get updates(): Float64Array[] {
+    return this.#names.map((_, k) => this.#at(3 + 3 * k));
+  }
+
+  /** Counts a piece in whose updates have been added up. */
   updated({ count, before, shift, changes }: Piece): void {
     const workspace = this.#workspace;
     const updates = shift ? [shift, ...changes] : changes;
     workspace.square(before, count, this.#at(2));
-    let at = 3;
-    for (const { to, delta } of updates) {
-      workspace.update(before, to, delta, count, this.#at(at));
-      at += 3;
-    }
+    let at = 3 + 3 * updates.length;
     for (const [k, { delta }] of updates.entries())
       for (const second of updates.slice(k + 1)) {
         workspace.compare(delta, second.delta, count, this.#at(at));

@@ -11,7 +11,16 @@ export {
   type MergeReport,
   vocabularyTables,
 } from "./merge.ts";
-export { type Change as TensorChange, type Piece as TensorPiece, TensorPieces, type TensorVersions } from "./pieces.ts";
+export {
+  type Block as TensorBlock,
+  type Change as TensorChange,
+  type Mergeable,
+  type Piece as TensorPiece,
+  TensorPieces,
+  type TensorVersion,
+  type TensorVersions,
+  versionIn,
+} from "./pieces.ts";
 export {
   addition,
   type DareOptions,

@@ -1,6 +1,6 @@
 import { assemble, bits, f32x4, f64x2, i32x4, type LoopArray, loop, plain } from "./assembler.ts";
 
-/** What all kernels take a multiple of. Arrays of a workspace have room for it, and hold zeros behind their numbers. */
+/** What all kernels take a multiple of. */
 const STRIDE = 8;
 
 const { and, or, select, narrow, words } = bits;
@@ -25,33 +25,35 @@ const widenHalf = loop(
   ],
 );
 
-const pair = (array: LoopArray, offset = 0) => f64x2.promote(array.loadHalf(offset));
+const pair = (array: LoopArray) => f64x2.promote(array.loadHalf());
 
-const subtract = loop("subtract", { step: 2, arrays: { to: 4, from: 4, delta: 8 } }, ({ arrays }) => [
-  arrays.delta.store(f64x2.sub(pair(arrays.to), pair(arrays.from))),
-]);
+/** How often sums are unrolled, so that an addition need not wait for the one before. */
+const SUMS = 2;
 
-/** `|delta|^2`, `|to|^2` and `<from, to>`. */
+/** Differences of two arrays; `|to - from|^2`, `|to|^2` and `<from, to>`. */
 const update = loop(
   "update",
   {
     step: 2,
+    unrolled: SUMS,
     arrays: { from: 4, to: 4, delta: 8 },
     kept: ["difference", "after", "product"],
-    vectors: ["b", "d"],
+    vectors: ["a", "b", "d"],
   },
-  ({ arrays: { from, to, delta }, kept: { difference, after, product }, vectors: { b, d } }) => [
+  ({ arrays: { from, to, delta }, kept: { difference, after, product }, vectors: { a, b, d } }) => [
+    a.set(pair(from)),
     b.set(pair(to)),
-    d.set(delta.load()),
+    d.set(f64x2.sub(b.value, a.value)),
+    delta.store(d.value),
     difference.set(f64x2.add(difference.value, f64x2.mul(d.value, d.value))),
     after.set(f64x2.add(after.value, f64x2.mul(b.value, b.value))),
-    product.set(f64x2.add(product.value, f64x2.mul(pair(from), b.value))),
+    product.set(f64x2.add(product.value, f64x2.mul(a.value, b.value))),
   ],
 );
 
 const square = loop(
   "square",
-  { step: 2, arrays: { values: 4 }, kept: ["sum"], vectors: ["a"] },
+  { step: 2, unrolled: SUMS, arrays: { values: 4 }, kept: ["sum"], vectors: ["a"] },
   ({ arrays: { values }, kept: { sum }, vectors: { a } }) => [
     a.set(pair(values)),
     sum.set(f64x2.add(sum.value, f64x2.mul(a.value, a.value))),
@@ -61,7 +63,13 @@ const square = loop(
 /** `<first, second>`, how many products are not 0, and how many are below. Differences of floats have products of doubles. */
 const compare = loop(
   "compare",
-  { step: 2, arrays: { first: 8, second: 8 }, kept: ["product", "both", "opposite"], vectors: ["each"] },
+  {
+    step: 2,
+    unrolled: SUMS,
+    arrays: { first: 8, second: 8 },
+    kept: ["product", "both", "opposite"],
+    vectors: ["each"],
+  },
   ({ arrays: { first, second }, kept: { product, both, opposite }, vectors: { each } }) => {
     const [zero, one] = [f64x2.all(0), f64x2.all(1)];
     return [
@@ -76,7 +84,7 @@ const compare = loop(
 /** `|result - start|^2` and `|start|^2`. */
 const change = loop(
   "change",
-  { step: 2, arrays: { start: 4, result: 8 }, kept: ["difference", "before"], vectors: ["a", "d"] },
+  { step: 2, unrolled: SUMS, arrays: { start: 4, result: 8 }, kept: ["difference", "before"], vectors: ["a", "d"] },
   ({ arrays: { start, result }, kept: { difference, before }, vectors: { a, d } }) => [
     a.set(pair(start)),
     d.set(f64x2.sub(result.load(), a.value)),
@@ -155,7 +163,6 @@ const round = loop(
 const loops = [
   widenBfloat,
   widenHalf,
-  subtract,
   update,
   square,
   compare,
@@ -171,13 +178,17 @@ let compiled: WebAssembly.Module | undefined;
 type Kernel = (...numbers: number[]) => void;
 type Numbers = Float32Array | Float64Array | Uint16Array | Int32Array;
 
+interface ArrayType<T> {
+  new (buffer: ArrayBuffer, offset: number, length: number): T;
+}
+
 /** Lanes that a sum is kept in: what it is, is their total. */
-export const LANES = 2;
+export const LANES = 2 * SUMS;
 
 /**
  * Memory for arrays, with functions that go along them several entries at once. The arrays that a function is given are
- * such of this workspace. Functions may go beyond `count` up to a multiple of 8: there, arrays hold zeros unless
- * somebody else wrote to them, and get such from zeros.
+ * such of this workspace. Functions go beyond `count` up to a multiple of 8: there, arrays must hold zeros for sums to be
+ * right, and get zeros from zeros.
  */
 export class Workspace {
   readonly #buffer: ArrayBuffer;
@@ -194,7 +205,7 @@ export class Workspace {
     compiled ??= new WebAssembly.Module(assemble(loops));
     this.#buffer = memory.buffer;
     this.#kernels = new WebAssembly.Instance(compiled, { memory: { bytes: memory } }).exports as Record<string, Kernel>;
-    this.#largest = new Int32Array(this.#buffer, this.#take(16), 4);
+    this.#largest = this.bare(Int32Array, 4);
     this.#kept = this.#used;
   }
 
@@ -203,30 +214,30 @@ export class Workspace {
     this.#used = this.#kept;
   }
 
-  /** Zeros. @throws RangeError where there is no room left */
+  /** Zeros, at least as many as asked for. @throws RangeError where there is no room left */
   floats(length: number): Float32Array {
-    return new Float32Array(this.#buffer, this.#take(4 * padded(length)), length);
+    return this.bare(Float32Array, length).fill(0);
   }
 
-  /** Zeros. @throws RangeError where there is no room left */
+  /** Zeros, at least as many as asked for. @throws RangeError where there is no room left */
   doubles(length: number): Float64Array {
-    return new Float64Array(this.#buffer, this.#take(8 * padded(length)), length);
+    return this.bare(Float64Array, length).fill(0);
   }
 
-  /** Zeros, of 16 bits each. @throws RangeError where there is no room left */
-  halves(length: number): Uint16Array {
-    return new Uint16Array(this.#buffer, this.#take(2 * padded(length)), length);
-  }
-
-  #take(bytes: number): number {
-    const at = this.#used;
-    this.#used = at + 64 * Math.ceil(bytes / 64);
-    new Uint8Array(this.#buffer, at, bytes).fill(0);
-    return at;
+  /** An array of anything, a multiple of 8 long. @throws RangeError where there is no room left */
+  bare<T extends Numbers>(type: ArrayType<T>, length: number): T {
+    const array = new type(this.#buffer, this.#used, STRIDE * Math.ceil(length / STRIDE));
+    this.#used += 64 * Math.ceil(array.byteLength / 64);
+    return array;
   }
 
   #run(kernel: string, count: number, arrays: readonly Numbers[], ...more: number[]): void {
-    if (count > 0) this.#kernels[kernel]!(padded(count), ...arrays.map(({ byteOffset }) => byteOffset), ...more);
+    if (count > 0)
+      this.#kernels[kernel]!(
+        STRIDE * Math.ceil(count / STRIDE),
+        ...arrays.map(({ byteOffset }) => byteOffset),
+        ...more,
+      );
   }
 
   /** Numbers of 16 bits in single precision. */
@@ -234,17 +245,12 @@ export class Workspace {
     this.#run(type === "bf16" ? "widenBfloat" : "widenHalf", count, [from, to]);
   }
 
-  /** `delta = to - from` */
-  subtract(to: Float32Array, from: Float32Array, delta: Float64Array, count: number): void {
-    this.#run("subtract", count, [to, from, delta]);
-  }
-
   /** Adds `|values|^2` to a sum. */
   square(values: Float32Array, count: number, sum: Float64Array): void {
     this.#run("square", count, [values], sum.byteOffset);
   }
 
-  /** Adds `|delta|^2`, `|to|^2` and `<from, to>` to three sums. */
+  /** `delta = to - from`. Adds `|delta|^2`, `|to|^2` and `<from, to>` to three sums. */
   update(from: Float32Array, to: Float32Array, delta: Float64Array, count: number, sums: Float64Array): void {
     this.#run("update", count, [from, to, delta], sums.byteOffset);
   }
@@ -291,5 +297,3 @@ const narrowing = {
 
 /** The bits of infinity. */
 const infinity = { f32: 0x7f800000, bf16: 0x7f80, f16: 0x7c00 } as const;
-
-const padded = (length: number): number => STRIDE * Math.ceil(length / STRIDE);

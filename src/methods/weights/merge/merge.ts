@@ -1,9 +1,19 @@
+import type { ByteSink } from "../../../formats/bytes.ts";
 import type { PendingTensor, TensorFile, TensorInfo } from "../../../formats/tensor-file.ts";
 import { ModelError } from "../../../models/errors.ts";
 import { ArgumentError, formatShape, HostTensor } from "../../../tensor/index.ts";
 import { ConflictMeter, ConflictSums, type Conflicts } from "./conflicts.ts";
 import { Workspace } from "./kernels.ts";
-import { type Piece, TensorPieces, workspaceBytes } from "./pieces.ts";
+import {
+  type Mergeable,
+  mergeable,
+  type Piece,
+  type Stored,
+  TensorPieces,
+  type TensorVersion,
+  versionIn,
+  workspaceBytes,
+} from "./pieces.ts";
 import type { MergeRule } from "./rules.ts";
 
 /** A model whose changes are merged. */
@@ -57,13 +67,12 @@ const farShift = 0.5;
 const farCosine = 0.8;
 const largeMatrix = 4096;
 
-/** Element types that can be merged. */
-const mergeable = ["f32", "bf16", "f16"] as const;
-type Mergeable = (typeof mergeable)[number];
+/** Takes the merged entries from `at` on. The array is written to again when the next but one is taken. */
+type BlockTaker = (at: number, block: Stored) => Promise<void>;
 
 /**
- * A merge of checkpoints, tensor by tensor: `tensors` are for a writer, and each is read from all checkpoints and
- * merged when its turn comes, so that no more than one of them is in memory. Sums are in double precision and rounded
+ * A merge of checkpoints, tensor by tensor: `tensors` are for a writer, and each is read from all checkpoints, merged and
+ * written when its turn comes, some 250,000 entries at a time, so that not even one of them must fit in memory. Sums are in double precision and rounded
  * once, to the element type of `start`. `report` tells of the tensors that have been merged.
  * @throws ModelError naming the first tensors in which the checkpoints differ, or one that is not in F32, F16 or BF16;
  *   ArgumentError for weights that the rule refuses or that are not finite. While a tensor loads, ModelError where an
@@ -79,8 +88,7 @@ export class Merge {
   readonly #sums = new Map<string, ConflictSums>();
   readonly #totalBytes: number;
   #workspace: Workspace | undefined;
-  /** What is being read before its turn comes. */
-  #ahead: { readonly name: string; readonly versions: Promise<Map<TensorFile, HostTensor>> } | undefined;
+  #merging = Promise.resolve();
   #began: number | undefined;
   #doneBytes = 0;
   /** What of these an earlier run has done. */
@@ -104,62 +112,78 @@ export class Merge {
       name: info.name,
       dtype: info.dtype!,
       shape: info.shape,
-      load: () => this.#merge(info),
+      load: () => this.#load(info),
+      write: (sink) => this.#write(info, sink),
     }));
   }
 
-  /** Begins to read the tensor that will be asked for next, so that it is there when its turn comes. */
-  readAhead(name: string): void {
-    const versions = this.#read(name);
-    // Whoever asks for it is told.
-    versions.catch(() => {});
-    this.#ahead = { name, versions };
+  async #load(info: TensorInfo): Promise<HostTensor> {
+    const result = HostTensor.zeros(info.dtype!, info.shape);
+    await this.#inTurn(info, async (at, block) => (result.data as Stored).set(block, at));
+    return result;
   }
 
-  async #read(name: string): Promise<Map<TensorFile, HostTensor>> {
-    this.#options.signal?.throwIfAborted();
-    const files = [...this.#files];
-    const tensors = await Promise.all(files.map((file) => file.read(name)));
-    return new Map(files.map((file, i) => [file, tensors[i]!]));
+  /** Writes each block while the next one is merged. */
+  async #write(info: TensorInfo, sink: ByteSink): Promise<void> {
+    let writing = Promise.resolve();
+    try {
+      await this.#inTurn(info, async (_, block) => {
+        await writing;
+        writing = sink.write(new Uint8Array(block.buffer, block.byteOffset, block.byteLength));
+        // Whoever comes next is told.
+        writing.catch(() => {});
+      });
+    } finally {
+      await writing;
+    }
   }
 
-  async #merge(info: TensorInfo): Promise<HostTensor> {
+  /** One tensor after the other has the workspace. */
+  #inTurn(info: TensorInfo, take: BlockTaker): Promise<void> {
+    const merging = this.#merging.then(() => this.#merge(info, take));
+    this.#merging = merging.catch(() => {});
+    return merging;
+  }
+
+  async #merge(info: TensorInfo, take: BlockTaker): Promise<void> {
     this.#began ??= performance.now();
-    const { name, shape } = info;
-    const ahead = this.#ahead?.name === name ? this.#ahead.versions : undefined;
-    if (ahead) this.#ahead = undefined;
-    const versions = await (ahead ?? this.#read(name));
-    this.#options.signal?.throwIfAborted();
+    const { signal } = this.#options;
+    signal?.throwIfAborted();
+    const { name } = info;
     const { start, base, models } = this.#inputs;
-    const of = (file: TensorFile): HostTensor => versions.get(file)!;
+    const versions = new Map(Array.from(this.#files, (file) => [file, versionIn(file, name)]));
+    const of = (file: TensorFile): TensorVersion => versions.get(file)!;
     const workspace = (this.#workspace ??= new Workspace(workspaceBytes(models.length)));
     const tensor = new TensorPieces(
       { start: of(start), base: base && of(base), models: models.map(({ file }) => of(file)) },
       workspace,
     );
     const meter = new ConflictMeter(this.#updateNames, workspace);
-    const merged = workspace.doubles(tensor.length);
+    const merged = workspace.doubles(tensor.pieceLength);
     const dtype = info.dtype as Mergeable;
-    const narrow = dtype === "f32" ? workspace.floats(tensor.length) : workspace.halves(tensor.length);
-    const combine = this.#rule.prepare(
-      tensor,
-      models.map(({ weight }) => weight),
-      name,
+    const results = [0, 1].map(() =>
+      workspace.bare<Stored>(dtype === "f32" ? Float32Array : Uint16Array, tensor.blockLength),
     );
-    const result = HostTensor.zeros(dtype, shape);
-    for (const piece of tensor) {
-      meter.updated(piece);
-      merged.fill(0);
-      combine(piece, merged);
-      meter.merged(piece, merged);
-      if (!meter.finite)
-        for (const [file, version] of versions) finite(file, name, version.cast("f32").data as Float32Array);
-      if (!workspace.round(merged, dtype, narrow, piece.count)) throw overflow(info, piece, merged);
-      (result.data as Float32Array).set(narrow.subarray(0, piece.count), piece.at);
+    const weights = models.map(({ weight }) => weight);
+    const combine = await this.#rule.prepare(tensor, weights, name);
+    for await (const block of tensor.blocks(meter.updates)) {
+      signal?.throwIfAborted();
+      const result = results.reverse()[0]!;
+      for (const piece of block) {
+        meter.updated(piece);
+        merged.fill(0);
+        combine(piece, merged);
+        meter.merged(piece, merged);
+        const into = result.subarray(piece.at - block.at);
+        if (!meter.finite || !workspace.round(merged, dtype, into, piece.count)) {
+          for (const file of this.#files) await readFinite(file, name);
+          throw overflow(info, piece, merged);
+        }
+      }
+      await take(block.at, result.subarray(0, block.count));
     }
     this.#sums.set(name, meter.sums);
     this.#tell(info);
-    return result;
   }
 
   #tell({ name, bytes }: TensorInfo): void {
@@ -231,10 +255,7 @@ export function averaged(models: readonly MergedModel[]): MergeInputs {
 
 /** A tensor's numbers. @throws ModelError where one is not finite */
 export async function readFinite(file: TensorFile, name: string): Promise<Float32Array> {
-  return finite(file, name, (await file.read(name)).cast("f32").data as Float32Array);
-}
-
-function finite(file: TensorFile, name: string, values: Float32Array): Float32Array {
+  const values = (await file.read(name)).cast("f32").data as Float32Array;
   // Zero times anything finite is zero: one pass without branches for what is nearly always sound.
   let nought = 0;
   for (let i = 0; i < values.length; i++) nought += values[i]! * 0;

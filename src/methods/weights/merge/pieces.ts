@@ -1,8 +1,9 @@
+import type { TensorFile } from "../../../formats/tensor-file.ts";
 import type { HostTensor } from "../../../tensor/index.ts";
-import { Workspace } from "./kernels.ts";
+import { LANES, Workspace } from "./kernels.ts";
 
 /** Entries of a tensor that are worked on at once: so few that all arrays of a piece stay in a core's cache. */
-const PIECE = 8192;
+const PIECE = 2 ** 14;
 
 /** What training made of a run of entries, and by how much that differs from what it began with. */
 export interface Change {
@@ -29,53 +30,126 @@ export interface Piece {
   readonly shift: Change | null;
 }
 
+/** One tensor as one checkpoint has it. */
+export interface TensorVersion {
+  readonly dtype: Mergeable;
+  readonly size: number;
+  /** Fills an array with what is stored of the entries from `at` on. */
+  read(at: number, into: Stored): Promise<void>;
+}
+
+export type Stored = Float32Array | Uint16Array;
+
+/** Element types that can be merged. */
+export const mergeable = ["f32", "bf16", "f16"] as const;
+export type Mergeable = (typeof mergeable)[number];
+
+/** A tensor of a file, read part by part where the file can do that. */
+export function versionIn(file: TensorFile, name: string): TensorVersion {
+  const { dtype, shape } = file.tensors.get(name)!;
+  let whole: Promise<HostTensor> | undefined;
+  return {
+    dtype: dtype as Mergeable,
+    size: shape.reduce((a, b) => a * b, 1),
+    async read(at, into) {
+      if (file.readInto) return await file.readInto(name, at, into);
+      const { data } = await (whole ??= file.read(name));
+      into.set((data as Stored).subarray(at, at + into.length));
+    },
+  };
+}
+
 /** One tensor as all checkpoints of a merge have it. */
 export interface TensorVersions {
-  readonly start: HostTensor;
+  readonly start: TensorVersion;
   /** The very object that `start` is, where the models were trained from that; null where they are changes already. */
-  readonly base: HostTensor | null;
-  readonly models: readonly HostTensor[];
+  readonly base: TensorVersion | null;
+  readonly models: readonly TensorVersion[];
 }
+
+/** Entries that are read and written at once. */
+const BLOCK = 32 * PIECE;
 
 /** Bytes of a workspace in which a merge of so many models goes through tensors. */
 export function workspaceBytes(models: number): number {
-  // Twice as many bytes a piece as all arrays take, for what rules have besides.
-  return 2 * PIECE * (models + 2) * (2 + 4 + 8);
+  const checkpoints = models + 2;
+  // Blocks of the checkpoints and of the result, two each, and twice what the arrays of a piece take.
+  return 2 * 4 * BLOCK * (checkpoints + 1) + 2 * PIECE * (4 + 8) * (checkpoints + 2) + 2 ** 16;
 }
 
-/** Goes through one tensor of a merge piece by piece, in single precision whatever the files hold. */
-export class TensorPieces implements Iterable<Piece> {
+/** Pieces that lie one behind the other. */
+export interface Block extends Iterable<Piece> {
+  readonly at: number;
+  readonly count: number;
+}
+
+/**
+ * Goes through one tensor of a merge, in single precision whatever the files hold: block by block as they are read, the
+ * next one while one is worked on, and piece by piece.
+ */
+export class TensorPieces {
   readonly size: number;
   readonly workspace: Workspace;
-  /** Entries of a piece but for the last. */
-  readonly length: number;
+  /** Entries that arrays for a piece, and such for a block, need room for. */
+  readonly pieceLength: number;
+  readonly blockLength: number;
   readonly #versions: TensorVersions;
-  readonly #read: ReadonlyMap<HostTensor, Reader>;
+  readonly #readers: ReadonlyMap<TensorVersion, VersionReader>;
   readonly #zeros: Float32Array;
+  /** Where sums go that nobody asked for. */
+  readonly #unasked: Float64Array;
   readonly #deltas: readonly Float64Array[];
 
   constructor(versions: TensorVersions, workspace = new Workspace(workspaceBytes(versions.models.length))) {
     const { start, base, models } = versions;
     this.size = start.size;
-    this.length = Math.min(PIECE, this.size);
+    this.pieceLength = Math.min(PIECE, this.size);
+    this.blockLength = Math.min(BLOCK, this.size);
     this.workspace = workspace;
     workspace.clear();
     this.#versions = versions;
     const distinct = new Set([start, ...(base ? [base] : []), ...models]);
-    this.#read = new Map(Array.from(distinct, (tensor) => [tensor, reader(tensor, this.length, workspace)]));
-    this.#zeros = workspace.floats(base ? 0 : this.length);
-    this.#deltas = Array.from({ length: models.length + 1 }, () => workspace.doubles(this.length));
+    this.#readers = new Map(Array.from(distinct, (version) => [version, new VersionReader(version, this)]));
+    this.#zeros = workspace.floats(base ? 0 : this.pieceLength);
+    this.#unasked = workspace.doubles(3 * LANES);
+    this.#deltas = Array.from({ length: models.length + 1 }, () => workspace.doubles(this.pieceLength));
   }
 
-  *[Symbol.iterator](): Generator<Piece, void, undefined> {
+  /** @param sums where to add up what `Workspace.update` does, for each update: the shift, if there is one, and the changes */
+  async *blocks(sums?: readonly Float64Array[]): AsyncGenerator<Block, void, undefined> {
+    const readers = [...this.#readers.values()];
+    const read = (at: number): Promise<unknown> => {
+      const count = Math.min(BLOCK, this.size - at);
+      const reading = Promise.all(readers.map((reader) => reader.read(at, count)));
+      // Whoever waits for it is told.
+      reading.catch(() => {});
+      return reading;
+    };
+    let reading: Promise<unknown> = Promise.resolve();
+    try {
+      if (this.size > 0) reading = read(0);
+      for (let at = 0; at < this.size; at += BLOCK) {
+        await reading;
+        if (at + BLOCK < this.size) reading = read(at + BLOCK);
+        const count = Math.min(BLOCK, this.size - at);
+        yield { at, count, [Symbol.iterator]: () => this.#pieces(at, at + count, sums) };
+      }
+    } finally {
+      // Nothing may be on its way into memory that others get.
+      await reading.catch(() => {});
+    }
+  }
+
+  *#pieces(from: number, end: number, sums?: readonly Float64Array[]): Generator<Piece, void, undefined> {
     const { start, base, models } = this.#versions;
-    for (let at = 0; at < this.size; at += PIECE) {
-      const count = Math.min(this.length, this.size - at);
-      const values = new Map(Array.from(this.#read, ([tensor, read]) => [tensor, read(at, count)]));
+    const shifted = base !== null && base !== start;
+    for (let at = from; at < end; at += PIECE) {
+      const count = Math.min(PIECE, end - at);
+      const values = new Map(Array.from(this.#readers, ([version, reader]) => [version, reader.piece(at, count)]));
       const before = base ? values.get(base)! : this.#zeros;
-      const changed = (tensor: HostTensor, i: number): Change => {
-        const [to, delta] = [values.get(tensor)!, this.#deltas[i]!];
-        this.workspace.subtract(to, before, delta, count);
+      const changed = (version: TensorVersion, update: number): Change => {
+        const [to, delta] = [values.get(version)!, this.#deltas[update]!];
+        this.workspace.update(before, to, delta, count, sums?.[update] ?? this.#unasked);
         return { to, delta };
       };
       yield {
@@ -83,23 +157,45 @@ export class TensorPieces implements Iterable<Piece> {
         count,
         start: values.get(start)!,
         before,
-        changes: models.map(changed),
-        shift: base && base !== start ? changed(start, models.length) : null,
+        shift: shifted ? changed(start, 0) : null,
+        changes: models.map((model, k) => changed(model, shifted ? k + 1 : k)),
       };
     }
   }
 }
 
-/** Gives `count` entries of a tensor from `at` on in single precision, in memory that the next call uses again. */
-type Reader = (at: number, count: number) => Float32Array;
+/** Reads a version into one of two blocks while the other is worked on. */
+class VersionReader {
+  readonly #version: TensorVersion;
+  readonly #workspace: Workspace;
+  readonly #blocks: readonly Stored[];
+  readonly #wide: Float32Array;
 
-function reader({ dtype, data }: HostTensor, length: number, workspace: Workspace): Reader {
-  const values = workspace.floats(length);
-  const source = dtype === "f32" ? values : workspace.halves(length);
-  return (at, count) => {
-    source.set((data as Float32Array).subarray(at, at + count));
-    source.fill(0, count);
-    if (dtype === "bf16" || dtype === "f16") workspace.widen(dtype, source as Uint16Array, values, count);
-    return values;
-  };
+  constructor(version: TensorVersion, { workspace, pieceLength, blockLength, size }: TensorPieces) {
+    this.#version = version;
+    this.#workspace = workspace;
+    const type = version.dtype === "f32" ? Float32Array : Uint16Array;
+    this.#blocks = Array.from({ length: size > BLOCK ? 2 : 1 }, () => workspace.bare<Stored>(type, blockLength));
+    this.#wide = workspace.floats(version.dtype === "f32" ? 0 : pieceLength);
+  }
+
+  #block(at: number): Stored {
+    return this.#blocks[Math.floor(at / BLOCK) % 2]!;
+  }
+
+  async read(at: number, count: number): Promise<void> {
+    const block = this.#block(at);
+    await this.#version.read(at, block.subarray(0, count));
+    block.fill(0, count);
+  }
+
+  /** Entries that have been read, in single precision. */
+  piece(at: number, count: number): Float32Array {
+    const block = this.#block(at);
+    const stored = block.subarray(at % BLOCK, (at % BLOCK) + PIECE);
+    const { dtype } = this.#version;
+    if (dtype === "f32") return stored as Float32Array;
+    this.#workspace.widen(dtype, stored as Uint16Array, this.#wide, count);
+    return this.#wide;
+  }
 }

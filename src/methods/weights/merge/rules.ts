@@ -19,7 +19,7 @@ export interface MergeRule {
    * @param weights of the changes
    * @param name the tensor's, which random numbers may depend on
    */
-  prepare(tensor: TensorPieces, weights: readonly number[], name: string): PieceMerger;
+  prepare(tensor: TensorPieces, weights: readonly number[], name: string): PieceMerger | Promise<PieceMerger>;
 }
 
 /**
@@ -64,9 +64,9 @@ export function ties({ density = 0.2, scale = 1 }: TiesOptions = {}): MergeRule 
       const bad = weights.find((weight) => !(weight > 0));
       if (bad !== undefined) throw new ArgumentError(`TIES averages with weights above 0, not ${bad}`);
     },
-    prepare(tensor, weights) {
-      const floors = trimmingFloors(tensor, weights.length, density);
-      const [elected, total] = [new Float64Array(tensor.length), new Float64Array(tensor.length)];
+    async prepare(tensor, weights) {
+      const floors = await trimmingFloors(tensor, weights.length, density);
+      const [elected, total] = [new Float64Array(tensor.pieceLength), new Float64Array(tensor.pieceLength)];
       return ({ count, start, changes }, merged) => {
         elected.fill(0);
         total.fill(0);
@@ -141,19 +141,20 @@ export const slerp: MergeRule = {
     const [t] = weights as [number];
     if (!(t >= 0 && t <= 1)) throw new ArgumentError(`SLERP goes a share of the way, from 0 to 1, not ${t}`);
   },
-  prepare(tensor, weights) {
+  async prepare(tensor, weights) {
     const [t] = weights as [number];
     let dot = 0;
     let a = 0;
     let b = 0;
-    for (const { count, start, changes } of tensor) {
-      const { to } = changes[0]!;
-      for (let i = 0; i < count; i++) {
-        dot += start[i]! * to[i]!;
-        a += start[i]! ** 2;
-        b += to[i]! ** 2;
+    for await (const block of tensor.blocks())
+      for (const { count, start, changes } of block) {
+        const { to } = changes[0]!;
+        for (let i = 0; i < count; i++) {
+          dot += start[i]! * to[i]!;
+          a += start[i]! ** 2;
+          b += to[i]! ** 2;
+        }
       }
-    }
     // A tensor of zeros has no direction: it counts as parallel to all.
     const cosine = a * b === 0 ? 1 : Math.max(-1, Math.min(1, dot / Math.sqrt(a * b)));
     const angle = Math.acos(cosine);
@@ -179,26 +180,31 @@ function checkDensity(density: number): void {
  * in the order of their values, so it is found by counting their upper halves, then the lower halves below the one
  * found: two passes and no copy.
  */
-function trimmingFloors(tensor: TensorPieces, changes: number, density: number): number[] {
-  const magnitudes = new Float32Array(tensor.length);
+async function trimmingFloors(tensor: TensorPieces, changes: number, density: number): Promise<number[]> {
+  const magnitudes = new Float32Array(tensor.pieceLength);
   const bits = new Uint32Array(magnitudes.buffer);
-  const counted = (count: (counts: Uint32Array, length: number, k: number) => void): Uint32Array[] => {
+  const counted = async (count: (counts: Uint32Array, length: number, k: number) => void): Promise<Uint32Array[]> => {
     const counts = Array.from({ length: changes }, () => new Uint32Array(2 ** 16));
-    for (const piece of tensor)
-      for (const [k, { delta }] of piece.changes.entries()) {
-        for (let i = 0; i < piece.count; i++) magnitudes[i] = Math.abs(delta[i]!);
-        count(counts[k]!, piece.count, k);
-      }
+    for await (const block of tensor.blocks())
+      for (const piece of block)
+        for (const [k, { delta }] of piece.changes.entries()) {
+          for (let i = 0; i < piece.count; i++) magnitudes[i] = Math.abs(delta[i]!);
+          count(counts[k]!, piece.count, k);
+        }
     return counts;
   };
-  const upper = counted((counts, length) => {
+  const upperCounts = await counted((counts, length) => {
     for (let i = 0; i < length; i++) counts[bits[i]! >>> 16]!++;
-  }).map((counts) => edge(counts, Math.max(1, Math.round(density * tensor.size))));
-  const lower = counted((counts, length, k) => {
+  });
+  const upper = upperCounts.map((counts) => edge(counts, Math.max(1, Math.round(density * tensor.size))));
+  const lowerCounts = await counted((counts, length, k) => {
     const { at } = upper[k]!;
     for (let i = 0; i < length; i++) if (bits[i]! >>> 16 === at) counts[bits[i]! & 0xffff]!++;
-  }).map((counts, k) => edge(counts, upper[k]!.left));
-  return lower.map(({ at }, k) => new Float32Array(Uint32Array.of((upper[k]!.at << 16) | at).buffer)[0]!);
+  });
+  return lowerCounts.map((counts, k) => {
+    const { at, left } = upper[k]!;
+    return new Float32Array(Uint32Array.of((at << 16) | edge(counts, left).at).buffer)[0]!;
+  });
 }
 
 /** Where, counted from the end, `wanted` are reached, and how many of them are there and before. */

@@ -1,14 +1,12 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import type { ByteSink } from "../../../formats/bytes.ts";
 import { FileError } from "../../../formats/errors.ts";
 import { explained } from "../../../formats/files.node.ts";
 import { tokenizerFiles } from "../../../formats/hf-folder.ts";
 import { folderLimits } from "../../../formats/hf-limits.ts";
 import { statOf } from "../../../formats/hub-cache.node.ts";
-import { writeFileAtomic, writeModelFiles } from "../../../formats/node.ts";
-import { inFileOrder, pendingBytes, writeSafetensors } from "../../../formats/safetensors-write.ts";
+import { saveSafetensors, writeModelFiles } from "../../../formats/node.ts";
 import type { PendingTensor } from "../../../formats/tensor-file.ts";
 import { keptResult } from "../kept.node.ts";
 import { type Checkpoint, SHARD_INDEX } from "./checkpoint.node.ts";
@@ -68,7 +66,8 @@ export async function saveMerge(
       const [path, record] = [join(folder, shard), join(records, `${shard}.json`)];
       if (!(await statOf(path))) await rm(record, { force: true });
       const sums = await keptResult(record, hash, async () => {
-        await writeShard(path, tensors, merge);
+        // Other libraries refuse files that do not name the framework whose conventions they follow.
+        await saveSafetensors(path, tensors, new Map([["format", "pt"]]));
         return merge.sumsOf(tensors);
       });
       merge.resume(sums);
@@ -84,44 +83,6 @@ export async function saveMerge(
   } finally {
     if (!worthKeeping) await rm(folder, { recursive: true, force: true });
   }
-}
-
-/** A tensor that takes more than this share of its shard is not read before its turn, for the sake of memory. */
-const SHARE = 1 / 8;
-
-/** Reads the next tensor while one is merged and the one before is written. */
-async function writeShard(path: string, tensors: readonly PendingTensor[], merge: Merge): Promise<void> {
-  const ordered = inFileOrder(tensors);
-  const small = SHARE * ordered.reduce((sum, tensor) => sum + pendingBytes(tensor), 0);
-  const pipelined = ordered.map((tensor, i): PendingTensor => {
-    const next = ordered[i + 1];
-    const load: PendingTensor["load"] = () => {
-      const loading = tensor.load();
-      if (next && pendingBytes(next) <= small) merge.readAhead(next.name);
-      return loading;
-    };
-    return { ...tensor, load };
-  });
-  await writeFileAtomic(path, async (sink) => {
-    const { behind, finished } = writeBehind(sink);
-    // Other libraries refuse files that do not name the framework whose conventions they follow.
-    await writeSafetensors(behind, pipelined, new Map([["format", "pt"]]));
-    await finished();
-  });
-}
-
-/** A sink that takes the next bytes while it writes those before, which must not change. */
-function writeBehind(sink: ByteSink): { readonly behind: ByteSink; finished(): Promise<void> } {
-  let writing = Promise.resolve();
-  const behind: ByteSink = {
-    async write(bytes) {
-      await writing;
-      writing = sink.write(bytes);
-      // Whoever comes next is told.
-      writing.catch(() => {});
-    },
-  };
-  return { behind, finished: () => writing };
 }
 
 function shardsOf(merge: Merge, { folder }: Checkpoint): Map<string, PendingTensor[]> {
