@@ -196,6 +196,36 @@ describe("pare merge", { timeout: 120_000 }, () => {
     expect((await readdir(folder)).filter((name) => name.startsWith(".") || name === "stopped")).toEqual([]);
   });
 
+  it("goes on with the shards that are missing after it was stopped", async () => {
+    await saveModel(at("split"), { json, weights: neighbour(9) });
+    await saveSafetensorsFolder(at("split"), pendingTensors(denseTensors(neighbour(9))), { maxShardBytes: 4000 });
+    const reason = new Error("stopped here");
+    let left = 10;
+    const signal = {
+      reason,
+      throwIfAborted: () => {
+        if (left-- === 0) throw reason;
+      },
+    };
+    const command = await commands["merge"]!.load();
+    const options = { base: at("base"), post: at("post"), newBase: at("split"), out: at("finished"), force: false };
+    const run = { args: { models: [] }, options: { method: "paramdelta", ...options, ignoreConfig: false } };
+    const outcome: Outcome = await command.run({ ...run, json: false, signal } as never);
+    const partial = `${at("finished")}.partial`;
+    expect(outcome).toEqual({ text: `stopped; the same command goes on from ${partial}`, json: { out: null } });
+    const kept = (await readdir(partial)).filter((name) => name.endsWith(".safetensors"));
+    expect(kept.length).toBeGreaterThan(0);
+    expect(await readdir(folder)).not.toContain("finished");
+
+    const words = ["--base", at("base"), "--post", at("post"), "--new-base", at("split"), "--out"];
+    const again = await pare("merge", ...words, at("finished"), "--json");
+    const anew = await pare("merge", ...words, at("anew"), "--json");
+    const told = (text: string) => ({ ...JSON.parse(text), out: null });
+    expect(told(again.out)).toEqual(told(anew.out));
+    expect(await tensorsOf("finished")).toEqual(await tensorsOf("anew"));
+    expect(await readdir(folder)).not.toContain("finished.partial");
+  });
+
   it.each([
     [
       ["--method", "tis", "a"],
