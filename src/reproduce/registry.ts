@@ -11,7 +11,7 @@ export const systems: Readonly<Record<string, () => Promise<System>>> = {
   paretoq: async () => (await import("./paretoq/paretoq.ts")).paretoq,
   parq: async () => (await import("./parq/parq.ts")).parq,
   quarot: async () => (await import("./quarot.ts")).quarot,
-  quest: async () => (await import("./quest.ts")).quest,
+  quest: async () => (await import("./quest/quest.ts")).quest,
   rolora: async () => (await import("./rolora.ts")).rolora,
   "rlvr-three-gate": async () => (await import("./rlvr-three-gate/index.ts")).rlvrThreeGate,
   smoothquant: async () => (await import("./smoothquant.ts")).smoothquant,

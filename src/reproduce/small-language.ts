@@ -23,6 +23,11 @@ export interface SmallShape {
    * is trained, `size` is added to (or, in turn, taken from) so many channels of its embeddings.
    */
   readonly outliers?: { readonly channels: number; readonly size: number };
+  /**
+   * Deviation of the embeddings at the start. Default 0.02, and 0.2 with outliers, so that beside these the norms leave
+   * something of them to learn from.
+   */
+  readonly embedding?: number;
 }
 
 export interface LanguageTraining {
@@ -59,7 +64,7 @@ export interface UntrainedLanguage extends LanguageModel {
 
 /** The model that `smallLanguage` begins with. */
 export async function untrainedLanguage(setting: Setting, shape: SmallShape): Promise<UntrainedLanguage> {
-  const { vocab, layers, dim, heads, kvHeads = heads, ffn, outliers, tied = outliers === undefined } = shape;
+  const { vocab, layers, dim, heads, kvHeads = heads, ffn, outliers, tied = outliers === undefined, embedding } = shape;
   const { tokenizer, training, heldOut } = await smallText(setting, vocab);
   const config = decoderConfig({
     model_type: "llama",
@@ -75,7 +80,8 @@ export async function untrainedLanguage(setting: Setting, shape: SmallShape): Pr
   });
   const rng = new Rng(setting.seed).fork("small language");
   const weights = initDecoder(config, rng.fork("weights"));
-  if (outliers) enlargeEmbedding(weights);
+  const deviation = embedding ?? (outliers ? 0.2 : 0.02);
+  if (deviation !== 0.02) scaleEmbedding(weights, deviation / 0.02);
   return {
     name: `llama ${layers} x ${dim}`,
     config,
@@ -87,12 +93,11 @@ export async function untrainedLanguage(setting: Setting, shape: SmallShape): Pr
   };
 }
 
-/** Tenfold embeddings, so that beside outliers the norms leave something of them to learn from. */
-function enlargeEmbedding(weights: Record<string, unknown>): void {
+function scaleEmbedding(weights: Record<string, unknown>, factor: number): void {
   const { values } = weights["model.embed_tokens.weight"] as Dense;
   const data = (values as HostTensor).data as Float32Array;
   data.forEach((value, i) => {
-    data[i] = 10 * value;
+    data[i] = factor * value;
   });
 }
 

@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import {
   aprox,
   fista,
+  levelsOf,
   type ParqOptions,
   packQuantized,
   parq,
@@ -13,7 +14,8 @@ import {
   type QuantGroup,
 } from "../../../../src/methods/index.ts";
 import { BlockWeight, type CodebookWeight, Dense, meanSquaredError, optim } from "../../../../src/nn/index.ts";
-import { compileLoop } from "../../../../src/runtime/index.ts";
+import { nodesOf } from "../../../../src/onnx/index.ts";
+import { compile, compileLoop } from "../../../../src/runtime/index.ts";
 import { grad, HostTensor, mul, Rng, square, sub, sum, type Tensor } from "../../../../src/tensor/index.ts";
 import { type BatchSource, type TrainOptions, train } from "../../../../src/train/index.ts";
 import { checkpointFolder } from "../../../../src/train/node.ts";
@@ -133,6 +135,35 @@ describe("training with PARQ", () => {
     expect(await step(0, 0)).toEqual([-5.5, 5.5]);
     const state = (await loop.state()).state as unknown as { latent: typeof w };
     expect(state.latent.w.toArray()).toEqual([-5, 6]);
+  });
+
+  it("sorts rows at the steps of a search only, for the levels that a search of its own finds", async () => {
+    const rule = parq(optim.sgd(), [{ match: () => true, bits: 2, levels: "lsbq-optimal" }], {
+      annealEnd: 20,
+      quantPeriod: 3,
+    });
+    const w = { w: new Rng(2).normalTensor([3, 16]) };
+    const example = HostTensor.zeros("f32", [3, 16]);
+    await using loop = await compileLoop(
+      (s, g, r) => {
+        const next = rule.update({ w: g }, s.state as never, s.params as never, r);
+        return { state: { params: next.params, state: next.state }, result: r };
+      },
+      { params: w, state: rule.init(w) },
+      [example, HostTensor.from(1)],
+      { threads: 1 },
+    );
+    expect(nodesOf(loop.graph.outputs.map((p) => p.tensor)).map((node) => node.op)).not.toContain("TopK");
+    await using search = await compile((u) => levelsOf(u, 2, "lsbq-optimal"), [example]);
+    let levels: number[] = [];
+    for (let step = 1; step <= 7; step++) {
+      await loop.run(new Rng(step).normalTensor([3, 16]), HostTensor.from(0.5));
+      const { latent, map } = (await loop.state()).state as unknown as Record<string, Record<string, unknown>>;
+      const found = (await search(latent!.w as HostTensor)).toArray();
+      if (step % 3 === 1) levels = found;
+      else expect(found).not.toEqual(levels);
+      expect((map!.levels as typeof w).w.toArray()).toEqual(levels);
+    }
   });
 
   it("decays latent weights, less and less, and shrinks them where asked to", async () => {
