@@ -1,5 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { encodeSafetensors, memorySource, SafetensorsFile, type TensorFile } from "../../../src/formats/index.ts";
+import {
+  encodeSafetensors,
+  MemorySink,
+  memorySource,
+  SafetensorsFile,
+  type TensorFile,
+} from "../../../src/formats/index.ts";
 import {
   addition,
   alignVocabulary,
@@ -119,6 +125,33 @@ describe("a merge of checkpoints", () => {
       await load();
       expect(steps.splice(0)).toEqual([`base ${name}`, `a ${name}`, `b ${name}`]);
     }
+  });
+
+  it("goes through tensors of any length, and puts into a sink what it gives", async () => {
+    // More than two blocks, which are read and written at once; the end fills neither a block nor a vector.
+    const shape = [2 ** 20 + 16389];
+    const tensors = (std: number) => ({ w: rng.normalTensor(shape, { dtype: "bf16", std }) });
+    const [from, to, on] = [tensors(0.02), tensors(0.02), tensors(0.02)];
+    const [start, base] = [await fileOf("start", on), await fileOf("base", from)];
+    const models = [{ name: "post", file: await fileOf("post", to), weight: 1 }];
+    const [pending] = new Merge({ start, base, models }, addition).tensors;
+    const result = await pending!.load();
+    const value = (i: number) => on.w.at(i) + (to.w.at(i) - from.w.at(i));
+    const wide = Float64Array.from({ length: result.size }, (_, i) => value(i));
+    const expected = new HostTensor("f64", shape, wide).cast("bf16").rawBytes();
+    expect(Buffer.compare(result.rawBytes(), expected)).toBe(0);
+    const sink = new MemorySink();
+    await pending!.write!(sink);
+    expect(Buffer.compare(sink.bytes(), expected)).toBe(0);
+    const { w } = await merge({ start, base, models }, ties({ density: 1 }));
+    expect(Buffer.compare(w!.rawBytes(), expected)).toBe(0);
+  });
+
+  it("merges one tensor after the other, however they are asked for", async () => {
+    const [start, base] = [await fileOf("start", random()), await fileOf("base", random())];
+    const models = [{ name: "post", file: await fileOf("post", random()), weight: 1 }];
+    const together = await Promise.all(new Merge({ start, base, models }, addition).tensors.map(({ load }) => load()));
+    expect(together).toEqual(Object.values(await merge({ start, base, models })));
   });
 
   it("tells how far it is, and stops between tensors", async () => {

@@ -9,6 +9,9 @@ import {
   type TensorVersion,
   ties,
 } from "../../../src/methods/index.ts";
+import { Workspace } from "../../../src/methods/weights/merge/kernels.ts";
+import { workspaceBytes } from "../../../src/methods/weights/merge/pieces.ts";
+import { Rng } from "../../../src/tensor/index.ts";
 
 const entry = fc.integer({ min: -40, max: 40 }).map((n) => n / 8);
 const values = (size: number) => fc.array(entry, { minLength: size, maxLength: size }).map((v) => Float32Array.from(v));
@@ -37,6 +40,8 @@ function expectClose(ours: readonly number[], expected: ArrayLike<number>, digit
   for (const [i, value] of ours.entries()) expect(value).toBeCloseTo(expected[i]!, digits);
 }
 
+const workspace = new Workspace(workspaceBytes(4));
+
 async function merged(
   rule: MergeRule,
   start: Float32Array,
@@ -51,7 +56,10 @@ async function merged(
     read: async (at, into) => into.set(values.subarray(at, at + into.length)),
   });
   const base = version(changes[0]!.before);
-  const tensor = new TensorPieces({ start: version(start), base, models: changes.map(({ after }) => version(after)) });
+  const tensor = new TensorPieces(
+    { start: version(start), base, models: changes.map(({ after }) => version(after)) },
+    workspace,
+  );
   const values = tensor.workspace.doubles(tensor.pieceLength);
   const merge = await rule.prepare(tensor, weights, name);
   const result: number[] = [];
@@ -170,6 +178,22 @@ describe("DARE", () => {
     expect(Math.abs(mean - 0)).toBeLessThan(0.25);
   });
 
+  it("gives each entry the sum of some of its changes", async () => {
+    await fc.assert(
+      fc.asyncProperty(tensors, fc.integer({ min: 0, max: 99 }), async ({ start: from, changes: all }, seed) => {
+        const ours = await merged(dare({ density: 0.5, seed }), from, all);
+        for (const [i, value] of ours.entries()) {
+          // Every way of keeping and dropping.
+          let sums = [from[i]!];
+          for (const change of all)
+            sums = [...sums, ...sums.map((sum) => sum + (change.weight * deltas(change)[i]!) / 0.5)];
+          expect(Math.min(...sums.map((sum) => Math.abs(sum - value)))).toBeLessThan(1e-10);
+        }
+      }),
+      runs,
+    );
+  });
+
   it("drops the same for the same seed, others for another seed, tensor or model", async () => {
     const drawn = (seed: number, name: string) => merged(dare({ seed }), start, changes, name);
     expect(await drawn(1, "a")).toEqual(await drawn(1, "a"));
@@ -211,6 +235,33 @@ describe("SLERP", () => {
       const [x, y, z] = (await between(a, b, t)) as [number, number, number];
       expect(Math.atan2(y, x)).toBeCloseTo((t * Math.PI) / 2, 12);
       expect(Math.hypot(x, y, z)).toBeCloseTo(1, 12);
+    }
+  });
+
+  it("halves the arc again and again", async () => {
+    const rng = new Rng(4);
+    const length = (v: readonly number[]): number => Math.hypot(...v);
+    const drawn = (): number[] => {
+      const v = Array.from({ length: 5 }, () => rng.normal());
+      return v.map((x) => (3 * x) / length(v));
+    };
+    /** Between vectors of one length, the one of that length in the middle. */
+    const middle = (a: readonly number[], b: readonly number[]): number[] => {
+      const sum = a.map((x, i) => x + b[i]!);
+      return sum.map((x) => (x * length(a)) / length(sum));
+    };
+    for (let run = 0; run < 20; run++) {
+      const [a, b] = [Float32Array.from(drawn()), Float32Array.from(drawn())];
+      const half = middle([...a], [...b]);
+      const quarter = middle([...a], half);
+      for (const [t, expected] of [
+        [1 / 2, half],
+        [1 / 4, quarter],
+        [1 / 8, middle([...a], quarter)],
+        [3 / 8, middle(quarter, half)],
+        [3 / 4, middle(half, [...b])],
+      ] as const)
+        expectClose(await between(a, b, t), expected, 5);
     }
   });
 
