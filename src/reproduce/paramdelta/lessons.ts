@@ -1,6 +1,6 @@
 import type { ScoredSequence } from "../../evaluate/index.ts";
-import type { Rng } from "../../tensor/index.ts";
-import { answerBatch, type TokenBatch, tokenBatch } from "../../train/index.ts";
+import { HostTensor, type Rng } from "../../tensor/index.ts";
+import { answerBatch, IGNORED, type TokenBatch, tokenBatch } from "../../train/index.ts";
 import type { LanguageModel } from "../workbench.ts";
 
 /** Tokens of a window of text. */
@@ -17,6 +17,23 @@ const tasks: Readonly<Record<string, (words: readonly string[]) => readonly stri
   "The first": (words) => words.slice(0, 1),
   "The last": (words) => words.slice(-1),
 };
+
+/** Tokens `i64 [batch, seq]` with the places of them all that are learned from, `i64 [n]`, and the tokens behind these. */
+export interface LessonBatch extends TokenBatch {
+  readonly rows: HostTensor;
+}
+
+/** The places of a batch that are learned from, so that the head is asked for no others, filled up to `count`. */
+function scoredAlone({ ids, targets }: TokenBatch, count: number): LessonBatch {
+  const rows = HostTensor.zeros("i64", [count]);
+  const learned = HostTensor.from(Array<number>(count).fill(IGNORED), { dtype: "i64" });
+  const places = targets.toArray().flatMap((target, place) => (target === IGNORED ? [] : [place]));
+  for (const [i, place] of places.entries()) {
+    rows.set(i, place);
+    learned.set(i, targets.at(place));
+  }
+  return { ids, rows, targets: learned };
+}
 
 /** What is taught and asked: skills in a chat's form, and text of a kind that the model has not read. */
 export class Lessons {
@@ -64,7 +81,7 @@ export class Lessons {
   }
 
   /** A batch of post-training: most ask for words, some for how a text of the model's training goes on. */
-  skill(rng: Rng): TokenBatch {
+  skill(rng: Rng): LessonBatch {
     const { training } = this.#model;
     const asked = Array.from({ length: 24 }, () => {
       let { request, answer } = this.#draw(rng);
@@ -75,24 +92,21 @@ export class Lessons {
       const at = 1 + rng.integer(training.length - BEFORE - AFTER - 1);
       return this.#goOn(training.slice(at, at + BEFORE), training.slice(at + BEFORE, at + BEFORE + AFTER));
     });
-    return answerBatch([...asked, ...texts], PROMPT);
+    return scoredAlone(answerBatch([...asked, ...texts], PROMPT), 3 * asked.length + AFTER * texts.length);
   }
 
   /** A batch of the new text. */
-  reading(rng: Rng): TokenBatch {
+  reading(rng: Rng): LessonBatch {
     const text: number[] = [];
     while (text.length <= 4 * WINDOW) text.push(...this.#report(rng));
-    return tokenBatch(
-      text,
-      [0, 1, 2, 3].map((i) => i * WINDOW),
-      WINDOW,
-    );
+    const starts = [0, 1, 2, 3].map((i) => i * WINDOW);
+    return scoredAlone(tokenBatch(text, starts, WINDOW), starts.length * WINDOW);
   }
 
   /** A batch of text like that of the model's training, against forgetting. */
-  replay(rng: Rng): TokenBatch {
+  replay(rng: Rng, windows: number): TokenBatch {
     const { training } = this.#model;
-    return tokenBatch(training, rng.integers(4, training.length - WINDOW - 1), WINDOW);
+    return tokenBatch(training, rng.integers(windows, training.length - WINDOW - 1), WINDOW);
   }
 
   #draw(rng: Rng): { readonly request: string; readonly answer: string } {

@@ -1,12 +1,12 @@
-import { DecoderScorer, type ScoredSequence } from "../../evaluate/index.ts";
+import { DecoderScorer, logitsAt, type ScoredSequence } from "../../evaluate/index.ts";
 import type { MergeReport } from "../../methods/index.ts";
 import { decoderLogits, type Weights } from "../../models/index.ts";
 import { crossEntropy, optim } from "../../nn/index.ts";
 import { add, Rng } from "../../tensor/index.ts";
-import { drawnBatches, IGNORED, type TokenBatch, train } from "../../train/index.ts";
+import { drawnBatches, IGNORED, train } from "../../train/index.ts";
 import type { Check, Finding, Setting, System } from "../system.ts";
 import { cachedTree, type LanguageModel } from "../workbench.ts";
-import { Lessons } from "./lessons.ts";
+import { type LessonBatch, Lessons } from "./lessons.ts";
 import { changed, shuffledChannels, transferred } from "./merging.ts";
 
 /** A skill learned on one base, carried to another that has since read other text. */
@@ -44,7 +44,7 @@ class Experiment {
     this.#model = model;
     this.#steps = full ? { post: 400, read: 150 } : { post: 160, read: 80 };
     this.#rng = new Rng(seed).fork("paramdelta");
-    this.#lessons = new Lessons(model, this.#rng, { ships: full ? 60 : 20 });
+    this.#lessons = new Lessons(model, this.#rng, { ships: full ? 30 : 20 });
     this.#tests = {
       questions: this.#lessons.questions(full ? 600 : 100, this.#rng.fork("questions")),
       facts: this.#lessons.facts(),
@@ -137,32 +137,34 @@ class Experiment {
    */
   #postTrain(what: string, weights: Weights): Promise<Weights> {
     const { post: steps } = this.#steps;
-    return this.#train(what, weights, { steps, rate: 7e-4 }, (rng) => this.#lessons.skill(rng));
+    return this.#train(what, weights, { steps, rate: 7e-4, windows: 3 }, (rng) => this.#lessons.skill(rng));
   }
 
   /** Goes on training a base on the new text; at a low rate it stays close. */
   #read(weights: Weights, rate: number): Promise<Weights> {
     const { read: steps } = this.#steps;
-    return this.#train(`new text at a rate of ${rate}`, weights, { steps, rate }, (rng) => this.#lessons.reading(rng));
+    return this.#train(`new text at a rate of ${rate}`, weights, { steps, rate, windows: 2 }, (rng) =>
+      this.#lessons.reading(rng),
+    );
   }
 
   /** What training makes of weights, from the cache where it was made before. */
   async #train(
     what: string,
     weights: Weights,
-    { steps, rate }: { readonly steps: number; readonly rate: number },
-    lesson: (rng: Rng) => TokenBatch,
+    { steps, rate, windows }: Course,
+    lesson: (rng: Rng) => LessonBatch,
   ): Promise<Weights> {
     const { seed, bench } = this.#setting;
-    const key = ["paramdelta 2", this.#model.name, seed, this.#tests.facts.length, this.#steps, what, rate];
-    return await cachedTree(bench, key, weights, () => this.#trained(what, weights, { steps, rate }, lesson));
+    const key = ["paramdelta 3", this.#model.name, seed, this.#tests.facts.length, this.#steps, what, rate];
+    return await cachedTree(bench, key, weights, () => this.#trained(what, weights, { steps, rate, windows }, lesson));
   }
 
   async #trained(
     what: string,
     weights: Weights,
-    { steps, rate }: { readonly steps: number; readonly rate: number },
-    lesson: (rng: Rng) => TokenBatch,
+    { steps, rate, windows }: Course,
+    lesson: (rng: Rng) => LessonBatch,
   ): Promise<Weights> {
     const { config } = this.#model;
     const { signal, log } = this.#setting;
@@ -170,14 +172,14 @@ class Experiment {
       params: weights,
       data: drawnBatches(this.#rng.fork("batches"), (rng) => ({
         lesson: lesson(rng),
-        replay: this.#lessons.replay(rng),
+        replay: this.#lessons.replay(rng, windows),
       })),
       steps,
       loss: (params, batch) => {
-        const lossOf = ({ ids, targets }: typeof batch.lesson) =>
-          crossEntropy(decoderLogits(config, params, ids), targets, { ignore: IGNORED });
-        const lesson = lossOf(batch.lesson);
-        return { loss: add(lesson, lossOf(batch.replay)), metrics: { lesson } };
+        const logits = logitsAt({ config, weights: params }, batch.lesson);
+        const lesson = crossEntropy(logits, batch.lesson.targets, { ignore: IGNORED });
+        const replay = crossEntropy(decoderLogits(config, params, batch.replay.ids), batch.replay.targets);
+        return { loss: add(lesson, replay), metrics: { lesson } };
       },
       optimizer: optim.adamw({ beta2: 0.95, weightDecay: 0 }),
       schedule: optim.warmUpStableDecay(rate, steps, { warmUpSteps: 5 }),
@@ -205,6 +207,13 @@ class Experiment {
     this.#setting.log(`${name}: ${shown.join(", ")}`);
     return score;
   }
+}
+
+interface Course {
+  readonly steps: number;
+  readonly rate: number;
+  /** Of the text that is replayed, in a batch. */
+  readonly windows: number;
 }
 
 /** How a model does in the tests. */

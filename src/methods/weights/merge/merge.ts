@@ -72,8 +72,9 @@ type BlockTaker = (at: number, block: Stored) => Promise<void>;
 
 /**
  * A merge of checkpoints, tensor by tensor: `tensors` are for a writer, and each is read from all checkpoints, merged and
- * written when its turn comes, some 250,000 entries at a time, so that not even one of them must fit in memory. Sums are in double precision and rounded
- * once, to the element type of `start`. `report` tells of the tensors that have been merged.
+ * written when its turn comes, some 500,000 entries at a time, so that not even one of them must fit in memory. Sums are
+ * in double precision and rounded once, to the element type of `start`. `report` tells of the tensors that have been
+ * merged.
  * @throws ModelError naming the first tensors in which the checkpoints differ, or one that is not in F32, F16 or BF16;
  *   ArgumentError for weights that the rule refuses or that are not finite. While a tensor loads, ModelError where an
  *   input is not finite or the result does not fit its element type, and the signal's reason when stopped
