@@ -11,17 +11,19 @@ import { embeddedModel } from "../src/models/node.ts";
 import { type HostTensor, Rng } from "../src/tensor/index.ts";
 import { type Command, type Report, UsageError } from "./command.ts";
 
-/** Layers of 12.8 million weights, 51 MB in single precision; 20 of them take 1 GB. */
-const shape = {
+/** At a width of 1024, layers have 12.8 million weights, 51 MB in single precision; 20 of them take 1 GB. */
+const shapeOf = (width: number, layers: number) => ({
   model_type: "llama",
   vocab_size: 4096,
-  hidden_size: 1024,
-  intermediate_size: 2816,
-  num_attention_heads: 16,
-  num_key_value_heads: 16,
+  hidden_size: width,
+  intermediate_size: 2.75 * width,
+  num_hidden_layers: layers,
+  num_attention_heads: width / 64,
+  num_key_value_heads: width / 64,
   max_position_embeddings: 512,
   tie_word_embeddings: true,
-};
+});
+type Shape = ReturnType<typeof shapeOf>;
 
 const pare = fileURLToPath(new URL("../bin/pare.js", import.meta.url));
 
@@ -29,21 +31,24 @@ const pare = fileURLToPath(new URL("../bin/pare.js", import.meta.url));
 export const compress: Command = {
   options: {
     layers: "5,20",
+    width: "1024",
     to: "4bit",
     method: "nearest",
     format: "safetensors",
     work: join(tmpdir(), "pare-bench"),
   },
   async run({ options, threads, log }): Promise<Report> {
-    const { layers = "", to = "", method = "", format = "", work = "" } = options;
+    const { layers = "", width = "", to = "", method = "", format = "", work = "" } = options;
     const counts = layers.split(",").map(Number);
     if (!counts.every((n) => Number.isInteger(n) && n > 0))
       throw new UsageError(`--layers takes whole numbers separated by commas, not ${layers}`);
+    if (!(Number(width) > 0 && Number(width) % 64 === 0))
+      throw new UsageError(`--width takes a multiple of 64, not ${width}`);
     const base = await peakOf(["--version"]);
     const models = [];
     for (const count of counts) {
-      const folder = join(work, `compress-${count}`);
-      const modelBytes = await makeModel(folder, count, log);
+      const folder = join(work, `compress-${width}-${count}`);
+      const modelBytes = await makeModel(folder, shapeOf(Number(width), count), log);
       log(`compressing ${count} layers, ${megabytes(modelBytes)}`);
       const out = join(work, "compressed");
       const text = join(embeddedModel, "training-sample.txt");
@@ -52,7 +57,7 @@ export const compress: Command = {
       models.push({ layers: count, modelBytes, peakBytes: await peakOf(["compress", folder, ...settings, ...place]) });
       await rm(out, { recursive: true, force: true });
     }
-    const layerBytes = Array.from(decoderShapes(configOf(1)))
+    const layerBytes = Array.from(decoderShapes(decoderConfig(shapeOf(Number(width), 1))))
       .filter(([name]) => name.startsWith("model.layers.0."))
       .reduce((sum, [, dims]) => sum + 4 * dims.reduce((a, b) => a * b, 1), 0);
     const result = { name: "compress", to, method, format, layerBytes, basePeakBytes: base, models };
@@ -66,15 +71,11 @@ export const compress: Command = {
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;
 
-function configOf(layers: number) {
-  return decoderConfig({ ...shape, num_hidden_layers: layers });
-}
-
 /** A model with random weights, the same in each layer, and the tokenizer of the one that comes with pare. */
-async function makeModel(folder: string, layers: number, log: (line: string) => void): Promise<number> {
+async function makeModel(folder: string, shape: Shape, log: (line: string) => void): Promise<number> {
   const rng = new Rng(0);
   const made = new Map<string, HostTensor>();
-  const tensors = Array.from(decoderShapes(configOf(layers)), ([name, dims]): PendingTensor => {
+  const tensors = Array.from(decoderShapes(decoderConfig(shape)), ([name, dims]): PendingTensor => {
     const kind = name.replace(/layers\.\d+/, "layers");
     const load = (): HostTensor => {
       const tensor = made.get(kind) ?? rng.fork(kind).normalTensor(dims as number[], { std: 0.02 });
@@ -84,13 +85,13 @@ async function makeModel(folder: string, layers: number, log: (line: string) => 
     return { name, dtype: "f32", shape: dims, load };
   });
   if (!existsSync(join(folder, "config.json"))) {
-    log(`making a model of ${layers} layers`);
+    log(`making a model of ${shape.num_hidden_layers} layers`);
     const tokenizer: Record<string, Uint8Array> = {};
     for (const file of ["tokenizer.json", "tokenizer_config.json"])
       if (existsSync(join(embeddedModel, file))) tokenizer[file] = await readFile(join(embeddedModel, file));
     await writeModelFiles(folder, tokenizer);
     await saveSafetensorsFolder(folder, tensors, { maxShardBytes: 3e8 });
-    await writeModelFiles(folder, { "config.json": { ...shape, num_hidden_layers: layers } });
+    await writeModelFiles(folder, { "config.json": shape });
   }
   return tensors.reduce((sum, { shape: dims }) => sum + 4 * dims.reduce((a, b) => a * b, 1), 0);
 }

@@ -158,6 +158,31 @@ describe("compressing", { timeout: 300_000 }, () => {
     },
   );
 
+  it.each(["f16", "bf16"] as const)("makes everything %s", async (to) => {
+    const { reports } = (await compressModel(job(`all-${to}`, { recipe: { to }, embedding: to })))!;
+    expect(reports.map(({ bitsPerWeight }) => bitsPerWeight)).toEqual(reports.map(() => 16));
+    for (const { weightError } of reports) expect(weightError).toBeLessThan(to === "f16" ? 1e-3 : 4e-3);
+    await using opened = await openModel(at(`all-${to}`));
+    expect(Object.keys(opened.weights)).toHaveLength(21);
+  });
+
+  it.each([
+    ["2:4", "sparse24", 8 + 1],
+    ["sparse", "sparse", 8 + 1],
+    ["lowrank", "low-rank", 8],
+  ] as const)("keeps numbers of %s weights in half precision where the model's are", async (to, kind, bits) => {
+    await saveTiny("bf16", (_, tensor) => (tensor.shape.length === 2 ? tensor.cast("bf16") : tensor));
+    const out = `bf16-${kind}`;
+    const { reports } = (await compressModel(job(out, { model: at("bf16"), recipe: { to }, force: true })))!;
+    const layers = reports.filter(({ name }) => name.includes("_proj"));
+    expect(layers.map((report) => report.kind)).toEqual(layers.map(() => kind));
+    for (const { name, bitsPerWeight } of layers) expect(bitsPerWeight, name).toBeLessThanOrEqual(bits + 0.05);
+    await using opened = await openModel(at(out));
+    const weight = await denseValues(asWeight(opened.weights["model.layers.0.mlp.up_proj.weight"]!));
+    expect((weight.data as Float32Array).every(Number.isFinite)).toBe(true);
+    rmSync(at("bf16"), { recursive: true });
+  });
+
   it("shares out bits under a budget", async () => {
     const bytes = 150_000;
     const mixed = await compressModel(job("mixed", { budget: { bytes }, report: true }));

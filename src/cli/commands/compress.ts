@@ -84,7 +84,8 @@ export const compress = command({
     });
     if (!result) return { text: "", json: { out, stopped: true } };
     const { before, after, report } = result;
-    const summary = `${megabytes(before)} became ${megabytes(after)}, ${(before / after).toFixed(1)} times smaller: ${out}`;
+    const times = after <= before ? `${(before / after).toFixed(1)} times smaller` : "which is no smaller";
+    const summary = `${megabytes(before)} became ${megabytes(after)}, ${times}: ${out}`;
     return {
       text: report ? `${variantTable(report.variants)}\n\n${summary}\n${out}/report.html shows more` : summary,
       json: { out, bytes: { before, after }, matrices: result.reports, ...(report && { report }) },

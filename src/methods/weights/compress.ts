@@ -4,6 +4,7 @@ import type { DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor, Rng } from "../../tensor/index.ts";
 import { StateError } from "./errors.ts";
 import { finiteSource } from "./finite.ts";
+import { denseIn } from "./half.ts";
 import { HiddenStates } from "./hidden.ts";
 import { runFingerprint } from "./identity.ts";
 import type { MatrixMethod } from "./method.ts";
@@ -201,7 +202,8 @@ class Run {
 
   /** A matrix that is left alone, in the precision that it is stored in. */
   async #original(name: string, weight: Weight): Promise<Weight> {
-    return (await this.#source.original?.(name)) ?? weight;
+    const half = this.#source.half?.(name);
+    return half ? denseIn(half, await denseValues(weight, this.#options)) : weight;
   }
 
   /** A matrix through its method, and how that went; as it is where the plan has none. */
@@ -220,6 +222,7 @@ class Run {
       name,
       weight: values,
       inputs,
+      half: this.#source.half?.(name) ?? null,
       rng: this.#rng.fork(name),
       device: this.#options,
       note: (remark) => notes.push(remark),

@@ -2,6 +2,7 @@ import { type DecoderConfig, decoderBlock, embedTokens, finalNorm, type Weights 
 import { capture, type Weight } from "../../nn/index.ts";
 import { type CompileOptions, compile, compileLoop, type Traced } from "../../runtime/index.ts";
 import { HostTensor, spec, type Tensor } from "../../tensor/index.ts";
+import { fed } from "./half.ts";
 import { addInputs, emptySums, type InputStatistics, type InputSums, statisticsOf } from "./statistics.ts";
 
 /** Tokens that one run of a program takes at most; more would not be faster. */
@@ -44,7 +45,8 @@ export class HiddenStates {
   }
 
   /** Starts with the embeddings of `windows i64 [windows, seq]`. */
-  async embed(embedding: Weight, windows: HostTensor): Promise<void> {
+  async embed(table: Weight, windows: HostTensor): Promise<void> {
+    const embedding = fed(table);
     const ids = spec("i64", [this.#batch, this.#length]);
     const program = await compile(
       (weight, batch) => embedTokens(this.#config, { "model.embed_tokens.weight": weight as Weight }, batch),
@@ -158,7 +160,7 @@ const prefix = (index: number): string => `model.layers.${index}.`;
 /** A layer's weights without its number, which programs of other layers must not differ by. */
 function stripped(index: number, weights: Weights): Weights {
   const entries = Object.entries(weights).filter(([name]) => name.startsWith(prefix(index)));
-  return Object.fromEntries(entries.map(([name, weight]) => [name.slice(prefix(index).length), weight]));
+  return Object.fromEntries(entries.map(([name, weight]) => [name.slice(prefix(index).length), fed(weight)]));
 }
 
 function prefixed(index: number, weights: Weights): Weights {

@@ -21,7 +21,7 @@ export function magnitude(pattern: Sparsity): MatrixMethod {
     async compress(job) {
       checkGroups(job, pattern);
       const marks = dropMarks(Float64Array.from(job.weight.data as Float32Array, Math.abs), pattern);
-      return smallest(withoutMarked(job.weight, marks), pattern);
+      return smallest(job, withoutMarked(job.weight, marks), pattern);
     },
   };
 }

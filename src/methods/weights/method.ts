@@ -1,6 +1,7 @@
 import type { Weight } from "../../nn/index.ts";
 import type { DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor, type Rng } from "../../tensor/index.ts";
+import type { HalfPrecision } from "./half.ts";
 import type { InputStatistics } from "./statistics.ts";
 
 /** One matrix to be compressed, with what is known of its inputs. */
@@ -11,6 +12,8 @@ export interface MatrixJob {
   readonly weight: HostTensor;
   /** What the matrix is multiplied with on calibration text; an embedding has nothing of the kind. */
   readonly inputs: InputStatistics | null;
+  /** The half precision that the matrix is stored in, and its numbers shall be, where they are not rounded further. */
+  readonly half?: HalfPrecision | null;
   /** A generator of the matrix's own. */
   readonly rng: Rng;
   /** Where a method's large products run. */

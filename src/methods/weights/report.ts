@@ -1,6 +1,7 @@
 import { Dense, type Weight } from "../../nn/index.ts";
 import { compile, type DeviceOptions } from "../../runtime/index.ts";
 import { type HostTensor, isHostTensor, matmul, mul, sub, sum, type Tensor } from "../../tensor/index.ts";
+import { fed } from "./half.ts";
 
 /** What compressing one matrix did to it. */
 export interface MatrixReport {
@@ -22,13 +23,14 @@ export interface MatrixReport {
 /** Relative errors of a weight that stands for the matrix `original f32 [out, in]`; `gram` is `X^T X` of its inputs. */
 export async function weightErrors(
   original: HostTensor,
-  weight: Weight,
+  compressed: Weight,
   gram: HostTensor | null,
   device: DeviceOptions = {},
 ): Promise<Pick<MatrixReport, "outputError" | "weightError">> {
+  const weight = fed(compressed);
   const program = await compile(
-    (w, compressed, g) => {
-      const off = sub(w, (compressed as Weight).dense());
+    (w, other, g) => {
+      const off = sub(w, (other as Weight).dense());
       const energy = (m: Tensor, inputs: Tensor[]): Tensor =>
         sum(
           mul(
@@ -56,7 +58,8 @@ function relative(part: number, whole: number): number {
 }
 
 /** The numbers `f32 [out, in]` that a weight stands for. */
-export async function denseValues(weight: Weight, device: DeviceOptions = {}): Promise<HostTensor> {
+export async function denseValues(of: Weight, device: DeviceOptions = {}): Promise<HostTensor> {
+  const weight = fed(of);
   if (weight instanceof Dense && isHostTensor(weight.values)) return weight.values.cast("f32");
   const program = await compile((w) => (w as Weight).dense(), [weight] as const, device);
   try {

@@ -1,14 +1,15 @@
 import { checkWeights, type DecoderConfig, type StoredWeights, type Weights } from "../../models/index.ts";
-import { Dense, HalfWeight, Weight } from "../../nn/index.ts";
+import { Dense, Weight } from "../../nn/index.ts";
 import { ArgumentError, type HostTensor, isHostTensor } from "../../tensor/index.ts";
+import type { HalfPrecision } from "./half.ts";
 
 /** A decoder whose weights come one by one, so that a model larger than memory can be walked. */
 export interface DecoderSource {
   readonly config: DecoderConfig;
   /** The weight of that name, under Hugging Face's names: matrices as `Weight`, vectors in `f32`. */
   read(name: string): Promise<Weight | HostTensor>;
-  /** A matrix in the precision that it is stored in, for what is left as it is; absent: as `read` has it. */
-  original?(name: string): Promise<Weight>;
+  /** The half precision that a dense weight is stored in, if it is; absent: none is. */
+  half?(name: string): HalfPrecision | null;
 }
 
 /** Weights in memory as a source. @throws ModelError where they do not belong to the configuration */
@@ -41,11 +42,10 @@ export function storedSource(config: DecoderConfig, stored: StoredWeights): Deco
       const tensor = weight.cast("f32");
       return tensor.shape.length === 2 ? new Dense(tensor) : tensor;
     },
-    async original(name) {
-      const weight = await stored.get(name)!.read();
-      if (weight instanceof Weight) return weight;
-      const half = weight.dtype === "f16" || weight.dtype === "bf16";
-      return half ? new HalfWeight(weight) : new Dense(weight.cast("f32"));
+    half(name) {
+      const { outline } = stored.get(name)!;
+      const dtype = outline instanceof Weight ? null : outline.dtype;
+      return dtype === "f16" || dtype === "bf16" ? dtype : null;
     },
   };
 }

@@ -41,7 +41,7 @@ export function sparseGpt(pattern: Sparsity, { damping = 0.01 }: SparseGptOption
       const spread = spreads(upper, inputsOf(job).gram);
       const rule = "of" in pattern ? groupRule(spread, pattern) : batchRule(spread, pattern.sparsity);
       await settleColumns(rule, { values, order: naturalOrder(job), upper, batch, device });
-      return smallest(new HostTensor("f32", weight.shape, values), pattern);
+      return smallest(job, new HostTensor("f32", weight.shape, values), pattern);
     },
   };
 }

@@ -1,5 +1,7 @@
-import { Dense, toSparse, toSparse24, type Weight } from "../../nn/index.ts";
+import { toSparse, toSparse24, type Weight } from "../../nn/index.ts";
 import { ArgumentError, HostTensor } from "../../tensor/index.ts";
+import { denseIn } from "./half.ts";
+import type { MatrixJob } from "./method.ts";
 
 /** Any entries: the share of them that is dropped, from 0 to below 1. */
 export interface Unstructured {
@@ -89,9 +91,11 @@ export function withoutMarked(weight: HostTensor, marks: Uint8Array): HostTensor
   return new HostTensor("f32", weight.shape, values);
 }
 
-/** A pruned matrix in the smallest representation: a sparse one only where it takes fewer bytes. */
-export function smallest(pruned: HostTensor, pattern: Sparsity): Weight {
+/** A job's pruned matrix in the smallest representation: a sparse one only where it takes fewer bytes. */
+export function smallest({ half }: MatrixJob, pruned: HostTensor, pattern: Sparsity): Weight {
   const is24 = "of" in pattern && pattern.keep === 2 && pattern.of === 4;
-  const sparse = is24 ? toSparse24(pruned) : toSparse(pruned);
-  return sparse.bytes < pruned.bytes ? sparse : new Dense(pruned);
+  const dense = denseIn(half, pruned);
+  const kept = half ? pruned.cast(half) : pruned;
+  const sparse = is24 ? toSparse24(kept) : toSparse(kept);
+  return sparse.bytes < dense.bytes ? sparse : dense;
 }

@@ -1,7 +1,8 @@
 import { cholesky, truncatedSvd } from "../../linalg/index.ts";
-import { Dense, LowRank, type Weight } from "../../nn/index.ts";
+import { LowRank, type Weight } from "../../nn/index.ts";
 import { compile, type DeviceOptions } from "../../runtime/index.ts";
 import { ArgumentError, type HostTensor, matmul, type Tensor, transpose } from "../../tensor/index.ts";
+import { denseIn } from "./half.ts";
 import { HessianFactors } from "./hessian-factors.ts";
 import type { MatrixJob, MatrixMethod } from "./method.ts";
 
@@ -49,11 +50,11 @@ async function truncated(job: MatrixJob, choice: RankChoice, decomposed: () => P
   const rank = rankOf(job, choice);
   if (rank * (out + columns) > out * columns) {
     job.note(`factors of rank ${rank} have more parameters than the matrix, which was left as it is`);
-    return new Dense(weight);
+    return denseIn(job.half, weight);
   }
   const { u } = await truncatedSvd(await decomposed(), rank, rng);
   const down = await product((up, w) => matmul(transpose(up), w), u, weight, device);
-  return new LowRank(new Dense(u), new Dense(down));
+  return new LowRank(denseIn(job.half, u), denseIn(job.half, down));
 }
 
 async function product(

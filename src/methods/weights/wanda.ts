@@ -32,7 +32,7 @@ export function wanda(pattern: Sparsity): MatrixMethod {
         for (let j = 0; j < columns; j++) scores[j] = Math.abs(values[r * columns + j]!) * norms[j]!;
         marks.set(dropMarks(scores, pattern), r * columns);
       }
-      return smallest(withoutMarked(weight, marks), pattern);
+      return smallest(job, withoutMarked(weight, marks), pattern);
     },
   };
 }

@@ -17,7 +17,7 @@ import type { LanguageModel } from "../workbench.ts";
 
 /** Shapes between a third and all of the backbone. */
 export const space: SearchSpace = {
-  layers: [3, 4, 5, 6],
+  layers: [4, 5, 6, 7, 8],
   dim: [48, 72, 96],
   ffn: [96, 144, 192, 288],
   attention: ["full", "sliding", "skip"],
@@ -56,7 +56,7 @@ export class Laboratory {
   }
 
   static async open(setting: Setting, probe: (backbone: DecoderConfig) => LatencyProbe): Promise<Laboratory> {
-    const shape = { vocab: 512, layers: 6, dim: 96, heads: 4, kvHeads: 2, ffn: 288 };
+    const shape = { vocab: 512, layers: 8, dim: 96, heads: 4, kvHeads: 2, ffn: 288 };
     const backbone = await smallLanguage(setting, { ...shape, steps: 400, batch: 8 });
     const windows = calibrationWindows(backbone.training, { count: 32, length: WINDOW, seed: setting.seed });
     const importance = await structuredImportance(backbone, windows);

@@ -21,7 +21,7 @@ export async function latencyChecks(
   laboratory: Laboratory,
 ): Promise<{ model: LatencyModel; checks: Check[]; metrics: Record<string, number> }> {
   const rng = new Rng(setting.seed).fork("latency");
-  const told = setting.full ? 64 : 48;
+  const told = setting.full ? 72 : 56;
   const shapes = spreadArchitectures(space, told + FRESH, rng.fork("shapes"));
   // In random order: of a spread, the last fill gaps between the first.
   rng.fork("order").shuffle(shapes);
