@@ -1,17 +1,11 @@
-import {
-  disagreementLines,
-  type KickReport,
-  type KickRow,
-  type KickSetting,
-  kick,
-  kickCompressors,
-  rowName,
-} from "../evaluate/index.ts";
+import { disagreementLines, type KickReport, type KickRow, type KickSetting, rowName } from "../evaluate/index.ts";
 import { Rng } from "../tensor/index.ts";
-import { type ExamSize, examOf } from "./llm-kick/exam.ts";
+import { auditOf, gridsOf, pruning, WINDOW } from "./llm-kick/audit.ts";
+import { examOf } from "./llm-kick/exam.ts";
 import { layerErrors } from "./llm-kick/layer-errors.ts";
 import { selfTests } from "./llm-kick/self-tests.ts";
 import { curriculum, type Student, trainStudent } from "./llm-kick/student.ts";
+import { calibrationCounts, easyFacts, smallAndSparse } from "./llm-kick/studies.ts";
 import type { Check, Finding, Setting, System } from "./system.ts";
 
 /** A small model that knows invented facts and reads, compressed in many ways: what perplexity shows of it, and what tasks do. */
@@ -33,8 +27,6 @@ export const llmKick: System = {
   experiment: (setting) => new Experiment(setting).run(),
 };
 
-const pruning = ["magnitude", "wanda", "sparsegpt"] as const;
-const WINDOW = 48;
 /** Score from which on the dense model counts as able to find answers in the text before. */
 const OPEN_BOOK = 0.8;
 
@@ -49,16 +41,16 @@ class Experiment {
 
   async run(): Promise<Finding> {
     const { seed, full, log } = this.#setting;
-    const student = await trainStudent(
-      this.#setting,
-      full ? curriculum(400, 3, 800, 1600) : curriculum(260, 2, 500, 900),
-    );
+    const plan = full ? curriculum(700, 3) : curriculum(400, 2);
+    const student = await trainStudent(this.#setting, plan);
     const { world, parameters } = student;
     log(`${world.facts.length} facts in ${parameters} parameters`);
-    const size = full
-      ? { factoid: 600, mcq: 200, closed: 200, open: 300 }
-      : { factoid: 300, mcq: 100, closed: 100, open: 150 };
-    const report = await this.#audit(student, size, full ? allGrids : fewGrids, full ? 3 : 1);
+    const size = { mcq: 100, closed: 100, open: 200 };
+    const report = await auditOf(this.#setting, student, {
+      size,
+      grids: full ? allGrids : fewGrids,
+      ...(full && { runs: 3, windows: 256, tokens: 30_000 }),
+    });
     this.#dense(report, student);
     this.#hidden(report);
     this.#openBook(report);
@@ -79,7 +71,13 @@ class Experiment {
     const disagreements = report.disagreements.filter(({ score }) => score === "factoid");
     const lines = disagreementLines({ ...report, disagreements });
     this.#check("pairs that factoid and perplexity rank differently", lines.length, 1, (a, b) => a >= b);
-    const contrast = full ? await this.#contrast() : {};
+    const studies = full
+      ? {
+          ...(await easyFacts(this.#setting)),
+          ...(await calibrationCounts(this.#setting, student)),
+          ...(await smallAndSparse(this.#setting, student, plan)),
+        }
+      : {};
     return {
       checks: this.#checks,
       metrics: {
@@ -93,7 +91,7 @@ class Experiment {
         ...Object.fromEntries(
           report.rows.map((row) => [`${rowName(row)}: open book`, row.scores["icrqa-open"]!.mean!]),
         ),
-        ...contrast,
+        ...studies,
       },
       baseline: Object.fromEntries(
         report.rows.map((row) => [`${rowName(row)}: rise of perplexity`, row.perplexityRise]),
@@ -104,34 +102,6 @@ class Experiment {
 
   #check(what: string, ours: number, baseline: number, holds: (ours: number, baseline: number) => boolean): void {
     this.#checks.push({ what, ours, baseline, holds: holds(ours, baseline) });
-  }
-
-  async #audit(student: Student, size: ExamSize, grids: Grids, runs: number): Promise<KickReport> {
-    const { seed, signal, log, full } = this.#setting;
-    const { config, weights, world, training, heldOut } = student;
-    const all = kickCompressors();
-    let shown = "";
-    const report = await kick(
-      { config, weights, tokenizer: world.tokenizer },
-      {
-        ...{ runs, seed, signal },
-        tasks: examOf(world, size, new Rng(seed).fork("exam")),
-        compressors: Object.entries(grids).map(([name, grid]) => ({ compressor: all[name]!, grid })),
-        calibration: { tokens: training, count: full ? 256 : 128, length: WINDOW },
-        text: { tokens: heldOut.slice(0, full ? 30_000 : 10_000), window: WINDOW },
-        onProgress: ({ model, done, total }) => {
-          if (model !== shown) log(`${done} of ${total} models done; ${model}`);
-          shown = model;
-        },
-      },
-    );
-    for (const row of report.rows) {
-      const { factoid, "icrqa-open": open } = row.scores;
-      log(
-        `${rowName(row)}: perplexity ${(1 + row.perplexityRise).toFixed(3)} of the dense model's, factoid ${(1 - factoid!.drop!).toFixed(2)}, open book ${(1 - open!.drop!).toFixed(2)}`,
-      );
-    }
-    return report;
   }
 
   /** What the dense model knows and can do. */
@@ -186,38 +156,8 @@ class Experiment {
     const four = row("nearest", { bits: 4 });
     this.#check("facts lost at 4 bits, and the rise of perplexity", lost(four), four.perplexityRise, (a, b) => a > b);
   }
-
-  /** The same with facts so few that the model has them by heart, where the effect should vanish. */
-  async #contrast(): Promise<Record<string, number>> {
-    const student = await trainStudent(this.#setting, curriculum(50, 3, 800, 500));
-    const size = { factoid: 150, mcq: 50, closed: 50, open: 50 };
-    const grids = { magnitude: [{ sparsity: 0.3 }, { sparsity: 0.5 }], nearest: [{ bits: 4 }] };
-    const { dense, rows } = await this.#audit(student, size, grids, 1);
-    return {
-      "easy facts, dense factoid": dense.scores["factoid"]!.value!,
-      ...Object.fromEntries(
-        rows.flatMap((row) => [
-          [`easy facts, ${rowName(row)}: factoid kept`, 1 - row.scores["factoid"]!.drop!],
-          [`easy facts, ${rowName(row)}: rise of perplexity`, row.perplexityRise],
-        ]),
-      ),
-    };
-  }
 }
 
-type Grids = Readonly<Record<string, readonly KickSetting[]>>;
-
-const shares = (...of: readonly number[]): KickSetting[] => of.map((sparsity) => ({ sparsity }));
-const bits = (...of: readonly number[]): KickSetting[] => of.map((count) => ({ bits: count }));
-const pattern: KickSetting = { pattern: "2:4" };
-
-const allGrids: Grids = {
-  ...Object.fromEntries(pruning.map((name) => [name, [...shares(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), pattern]])),
-  nearest: bits(8, 4, 3, 2),
-  gptq: bits(8, 4, 3, 2),
-};
-
-const fewGrids: Grids = {
-  ...Object.fromEntries(pruning.map((name) => [name, [...shares(0.1, 0.2, 0.3, 0.4), pattern]])),
-  nearest: bits(8, 4),
-};
+const steps = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4];
+const fewGrids = gridsOf(steps, [8, 4]);
+const allGrids = gridsOf([...steps, 0.5, 0.6, 0.7], [8, 4, 3, 2], [8, 4, 3, 2]);

@@ -101,7 +101,8 @@ function scaleEmbedding(weights: Record<string, unknown>, factor: number): void 
   });
 }
 
-function outlierVector(dim: number, { channels, size }: Required<SmallShape>["outliers"], rng: Rng): HostTensor {
+/** What is added to embeddings `[dim]` for outliers in channels drawn at random. */
+export function outlierVector(dim: number, { channels, size }: Required<SmallShape>["outliers"], rng: Rng): HostTensor {
   const vector = HostTensor.zeros("f32", [dim]);
   for (const [i, channel] of [...rng.permutation(dim).slice(0, channels)].entries())
     vector.set(channel, i % 2 === 0 ? size : -size);
@@ -135,7 +136,7 @@ export function shiftedLogits(config: DecoderConfig, weights: Weights, ids: Tens
 }
 
 /** The weights with the shift of embeddings in their rows. @throws Error where the head shares these */
-export function withShift({ config, shift }: UntrainedLanguage, weights: Weights): Weights {
+export function withShift({ config, shift }: Pick<UntrainedLanguage, "config" | "shift">, weights: Weights): Weights {
   if (!shift) return weights;
   if (config.tied) throw new Error("a shift of embeddings cannot be part of a matrix that the head shares");
   const name = "model.embed_tokens.weight";

@@ -2,9 +2,8 @@ import { closedBook, factoid, type KickItem, type KickTask, multipleChoice, open
 import type { Rng } from "../../tensor/index.ts";
 import type { Fact, World } from "./world.ts";
 
-/** How many items each task has. */
+/** How many items the tasks have that do not ask for all facts. */
 export interface ExamSize {
-  readonly factoid: number;
   readonly mcq: number;
   readonly closed: number;
   readonly open: number;
@@ -13,12 +12,14 @@ export interface ExamSize {
 /** Strangers in the text of an open-book question. */
 const STRANGERS = 3;
 
-/** The tasks of a world: its facts, free and with choices; strangers' facts without the text that tells them, and with it. */
-export function examOf(world: World, size: ExamSize, rng: Rng): readonly KickTask[] {
-  const asked = (fact: Fact): string => world.question(fact).join("");
+/**
+ * The tasks of a world: all its facts, and some of them with choices; strangers' facts without the text that tells them,
+ * and with it. Tasks without a size are left out.
+ */
+export function examOf(world: World, { mcq = 0, closed = 0, open = 0 }: Partial<ExamSize>, rng: Rng): KickTask[] {
   const item = (fact: Fact, i: number): KickItem => ({
     id: `${i}`,
-    question: asked(fact),
+    question: world.question(fact).join(""),
     answers: [fact.value.trim()],
   });
   const known = rng.fork("factoid").permutation(world.facts.length);
@@ -34,16 +35,17 @@ export function examOf(world: World, size: ExamSize, rng: Rng): readonly KickTas
     });
   };
   const prompt = "Q: {question}\nA:";
-  return [
-    factoid(facts.slice(0, size.factoid).map(item), { prompt, maxTokens: 2, stop: ["\n"] }),
+  const tasks = [
+    factoid(facts.map(item), { prompt, maxTokens: 2, stop: ["\n"] }),
     multipleChoice(
-      facts.slice(0, size.mcq).map((fact, i) => ({
+      facts.slice(0, mcq).map((fact, i) => ({
         ...item(fact, i),
         choices: world.choices(fact, choosing).choices.map((choice) => choice.trim()),
       })),
       { header: "" },
     ),
-    closedBook(strange(size.closed, "closed"), { prompt: "{question}", maxTokens: 2 }),
-    openBook(strange(size.open, "open"), { prompt: "{evidence}\n{question}", maxTokens: 2 }),
+    closedBook(strange(closed, "closed"), { prompt: "{question}", maxTokens: 2 }),
+    openBook(strange(open, "open"), { prompt: "{evidence}\n{question}", maxTokens: 2 }),
   ];
+  return tasks.filter(({ items }) => items.length > 0);
 }

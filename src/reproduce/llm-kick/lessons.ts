@@ -11,9 +11,9 @@ type Kind = (typeof kinds)[number];
  * strangers, stated again and again in any order (`reading`); the same shortened to a name and a value (`drill`); questions
  * about facts with four choices (`choice`). Each kind counts as much as it has rows.
  */
-export interface Phase {
-  /** The step that ends it. */
-  readonly until: number;
+export interface LessonPlan {
+  /** Tokens of a row. */
+  readonly length: number;
   readonly rows: Readonly<Partial<Record<Kind, number>>>;
   /** Strangers in a passage or drill. */
   readonly strangers: readonly [fewest: number, most: number];
@@ -21,10 +21,10 @@ export interface Phase {
   readonly pool: number;
 }
 
-export interface LessonPlan {
-  readonly length: number;
-  /** One after the other, all with the same number of rows. */
-  readonly phases: readonly Phase[];
+/** Rows of a batch that are of the kinds `first` to `last`: from the first of them to before the one behind. */
+export function rowsOf({ rows }: Pick<LessonPlan, "rows">, first: Kind, last: Kind): readonly [number, number] {
+  const before = (end: number): number => kinds.slice(0, end).reduce((sum, kind) => sum + (rows[kind] ?? 0), 0);
+  return [before(kinds.indexOf(first)), before(kinds.indexOf(last) + 1)];
 }
 
 export interface Lesson<T = HostTensor> {
@@ -37,7 +37,7 @@ export interface Lesson<T = HostTensor> {
 
 type Line = { readonly ids: number[]; readonly scored: boolean[] };
 
-/** Batches of a training run; each is drawn by its own number. */
+/** Batches of one stage of training; each is drawn by its own number. */
 export class Lessons implements BatchSource<Lesson> {
   readonly #world: World;
   readonly #text: readonly number[];
@@ -61,15 +61,13 @@ export class Lessons implements BatchSource<Lesson> {
   }
 
   next(): Lesson {
-    const { length } = this.#plan;
-    const phase = this.#phase();
-    const counts = phase.rows;
+    const { length, rows: counts } = this.#plan;
     const rng = this.#rng.fork(this.#step);
     const lines: Readonly<Record<Kind, () => Line>> = {
       text: () => this.#textLine(rng),
       facts: () => this.#factLine(rng),
-      reading: () => this.#passage(phase, rng, (fact, known) => this.#stated(fact, known)),
-      drill: () => this.#passage(phase, rng, (fact, known) => this.#shortened(fact, known)),
+      reading: () => this.#passage(rng, (fact, known) => this.#stated(fact, known)),
+      drill: () => this.#passage(rng, (fact, known) => this.#shortened(fact, known)),
       choice: () => this.#choice(rng),
     };
     const total = kinds.reduce((sum, kind) => sum + (counts[kind] ?? 0), 0);
@@ -97,11 +95,6 @@ export class Lessons implements BatchSource<Lesson> {
     }
     this.#step++;
     return { ids, targets, weights: share };
-  }
-
-  #phase(): Phase {
-    const { phases } = this.#plan;
-    return phases.find(({ until }) => this.#step < until) ?? phases.at(-1)!;
   }
 
   #textLine(rng: Rng): Line {
@@ -132,10 +125,15 @@ export class Lessons implements BatchSource<Lesson> {
   }
 
   /** Lines about strangers that fill a row; what a line says counts where it has been said before. */
-  #passage({ strangers: [fewest, most], pool }: Phase, rng: Rng, line: (fact: Fact, known: boolean) => Line): Line {
+  #passage(rng: Rng, line: (fact: Fact, known: boolean) => Line): Line {
+    const {
+      strangers: [fewest, most],
+      pool,
+      length,
+    } = this.#plan;
     const strangers = this.#world.fresh(fewest + rng.integer(most - fewest + 1), rng, pool);
     const lines = strangers.map((fact) => line(fact, false));
-    for (let tokens = together(lines).ids.length; tokens <= this.#plan.length; ) {
+    for (let tokens = together(lines).ids.length; tokens <= length; ) {
       const next = line(strangers[rng.integer(strangers.length)]!, true);
       lines.push(next);
       tokens += next.ids.length;

@@ -1,11 +1,27 @@
-import { type DecoderConfig, decoderConfig, decoderLogits, initDecoder, type Weights } from "../../models/index.ts";
-import { optim, targetLogProbs } from "../../nn/index.ts";
-import { mul, neg, Rng, sum } from "../../tensor/index.ts";
+import { type DecoderConfig, decoderConfig, initDecoder, type Weights } from "../../models/index.ts";
+import { Dense, optim, targetLogProbs } from "../../nn/index.ts";
+import { div, type HostTensor, mul, neg, Rng, slice, sum } from "../../tensor/index.ts";
 import { train } from "../../train/index.ts";
+import { outlierVector, shiftedLogits, withShift } from "../small-language.ts";
 import type { Setting } from "../system.ts";
 import { cachedTree } from "../workbench.ts";
-import { type LessonPlan, Lessons, type Phase } from "./lessons.ts";
+import { type LessonPlan, Lessons, rowsOf } from "./lessons.ts";
 import { World, type WorldOptions } from "./world.ts";
+
+/** A part of a student's training. */
+interface Stage extends Omit<LessonPlan, "length"> {
+  /** At most. */
+  readonly steps: number;
+  /** What is watched: answers that stand in the row itself, or facts. */
+  readonly watched: "looking up" | "facts";
+  /** Ends the stage as soon as the loss of what is watched, in nats a token, is below this. */
+  readonly mastered?: number;
+  readonly optimizer: "muon" | "adamw";
+  /** Learning rate: the highest, and the share of it that is left at the end. */
+  readonly rate: readonly [highest: number, left: number];
+  /** Factor of the rate for attention's matrices. Default 1. */
+  readonly attention?: number;
+}
 
 /** A small Llama and what it learns. */
 export interface Curriculum {
@@ -14,43 +30,48 @@ export interface Curriculum {
   readonly layers: number;
   readonly heads: number;
   readonly ffn: number;
-  readonly plan: LessonPlan;
-  /** Learning rate until `turn`, and the highest after it. */
-  readonly rates: readonly [first: number, second: number];
-  /** The step from which facts are learned. */
-  readonly turn: number;
-  readonly steps: number;
+  /** Channels that are large for every token; see `SmallShape`. */
+  readonly outliers: { readonly channels: number; readonly size: number };
+  /** Tokens of a row of a batch. */
+  readonly length: number;
+  readonly stages: readonly Stage[];
 }
 
+/** Deviation of the embeddings that training starts from: with smaller ones, looking up is found later or not at all. */
+const EMBEDDING = 0.1;
+
 /**
- * The curriculum of a world: first to find again what stands behind a name, among few names and then among all, and then
- * the facts. In one mixture from the start, or at a higher first rate, finding again is not learned within the steps that
- * there are.
+ * The curriculum of a world: first to find again what stands behind a name, among few names until it is mastered and then
+ * among all, and only then facts and text. In one mixture from the start, or without Muon, finding again is not learned
+ * within the steps that there are. Facts and text are learned with AdamW, as by most language models: Muon leaves rows of
+ * very different norms, which methods that compare within rows cannot make use of. Facts are learned until about half of
+ * them are known, as large models know what they have seldom read, and then the rate falls.
  * @param persons three facts each
- * @param turn steps before the facts
- * @param facts steps with them
  */
-export function curriculum(persons: number, layers: number, turn: number, facts: number): Curriculum {
-  const phase = (share: number, pool: number, strangers: Phase["strangers"], rows: Phase["rows"]): Phase => ({
-    until: Math.round(share * turn),
-    ...{ pool, strangers, rows },
-  });
+export function curriculum(persons: number, layers: number, dim = 64): Curriculum {
+  const all = { pool: 1000, strangers: [2, 4] } as const;
+  const facts = {
+    ...all,
+    watched: "facts",
+    optimizer: "adamw",
+    attention: 0.5,
+    rows: { text: 8, facts: 11, reading: 4, choice: 1 },
+  } as const;
   return {
     world: { textVocab: 512, persons, names: Math.max(20, Math.round(2 * Math.sqrt(persons))), values: 100 },
-    ...{ dim: 64, layers, heads: 4, ffn: 192 },
-    plan: {
-      length: 48,
-      phases: [
-        phase(0.6, 10, [3, 3], { drill: 20 }),
-        phase(0.72, 20, [2, 3], { reading: 10, drill: 10 }),
-        phase(0.84, 50, [2, 3], { reading: 12, drill: 8 }),
-        phase(1, 1000, [2, 4], { text: 4, reading: 12, drill: 4 }),
-        { until: turn + facts, pool: 1000, strangers: [2, 4], rows: { text: 5, facts: 11, reading: 3, choice: 1 } },
-      ],
-    },
-    rates: [0.007, 0.03],
-    turn,
-    steps: turn + facts,
+    ...{ dim, layers, heads: 4, ffn: 3 * dim, length: 48, outliers: { channels: 4, size: 0.3 } },
+    stages: [
+      {
+        ...{ watched: "looking up", mastered: 0.15, steps: 1000, optimizer: "muon", rate: [0.01, 1] },
+        ...{ pool: 10, strangers: [3, 3], rows: { drill: 20 } },
+      },
+      {
+        ...{ ...all, watched: "looking up", mastered: 0.3, steps: 1000, optimizer: "muon", rate: [0.007, 1] },
+        rows: { reading: 12, drill: 8 },
+      },
+      { ...facts, mastered: 2.6, steps: 2000, rate: [0.004, 1] },
+      { ...facts, steps: 300, rate: [0.004, 0.02] },
+    ],
   };
 }
 
@@ -67,12 +88,12 @@ export interface Student {
 
 /** Trains a student, or takes it from the workbench's cache. */
 export async function trainStudent(setting: Setting, options: Curriculum): Promise<Student> {
-  const { seed, bench, signal, log } = setting;
+  const { seed, bench } = setting;
   const { tokenizer: original, training, heldOut } = await bench.languageModel();
   const text = original.decode(training);
   const world = new World(text, { ...options.world, seed });
   const tokens = (of: string): number[] => world.tokenizer.encode(of, { allowSpecial: true, addSpecialTokens: false });
-  const { dim, layers, heads, ffn, plan, turn, steps, rates } = options;
+  const { dim, layers, heads, ffn, length, stages } = options;
   const config = decoderConfig({
     model_type: "llama",
     vocab_size: world.tokenizer.vocabSize,
@@ -82,36 +103,67 @@ export async function trainStudent(setting: Setting, options: Curriculum): Promi
     num_attention_heads: heads,
     num_key_value_heads: heads,
     max_position_embeddings: 256,
-    tie_word_embeddings: true,
+    tie_word_embeddings: false,
   });
   const rng = new Rng(seed).fork("student");
-  const start = initDecoder(config, rng.fork("weights"));
+  const start: Weights = {
+    ...initDecoder(config, rng.fork("weights")),
+    "model.embed_tokens.weight": new Dense(rng.fork("embedding").normalTensor([config.vocab, dim], { std: EMBEDDING })),
+  };
   const read = tokens(text);
+  const shift = outlierVector(dim, options.outliers, rng.fork("outliers"));
   const weights = await cachedTree(bench, ["kick student", seed, options], start, async () => {
-    const result = await train({
-      params: start,
-      data: new Lessons(world, read, plan, rng.fork("lessons")),
-      ...{ steps, seed, signal, clipNorm: null },
-      optimizer: optim.muon({ otherRate: 0.15 }),
-      schedule: twoRates(rates, turn, steps),
-      loss: (params, { ids, targets, weights: share }) =>
-        neg(sum(mul(targetLogProbs(decoderLogits(config, params as Weights, ids), targets), share))),
-      onLog: ({ step, values, seconds }) => {
-        if (step % 200 === 0)
-          log(`step ${step} of ${steps}: loss ${values["loss"]!.toFixed(3)}, ${seconds.toFixed(0)} s`);
-      },
-    });
-    signal.throwIfAborted();
-    return result.params;
+    let learned = start;
+    for (const [i, stage] of stages.entries()) {
+      const lessons = new Lessons(world, read, { ...stage, length }, rng.fork(`lessons ${i}`));
+      learned = await taught(setting, config, learned, stage, lessons, shift);
+    }
+    return withShift({ config, shift }, learned);
   });
   const parameters = layers * (4 * dim * dim + 3 * dim * ffn);
   return { world, config, weights, parameters, training: read, heldOut: tokens(original.decode(heldOut)) };
 }
 
-/** Up within 20 steps, level until `turn`, and from there to the second rate within 30 steps and down along a cosine. */
-function twoRates([first, second]: Curriculum["rates"], turn: number, steps: number): optim.Schedule {
-  const level = optim.warmUp(20, optim.constantRate(first));
-  const fall = optim.cosine(1, steps - turn, 0.03);
-  return (step) =>
-    step < turn ? level(step) : (first + (second - first) * Math.min(1, (step - turn) / 30)) * fall(step - turn);
+/** Steps over which the loss is averaged that tells whether a stage is mastered. */
+const WATCHED = 8;
+
+/** What a student has learned at the end of a stage. */
+async function taught(
+  { seed, signal, log }: Setting,
+  config: DecoderConfig,
+  start: Weights,
+  stage: Stage,
+  lessons: Lessons,
+  shift: HostTensor,
+): Promise<Weights> {
+  const { steps, mastered = 0, rate, attention = 1, rows } = stage;
+  const [from, to] = stage.watched === "facts" ? rowsOf(stage, "facts", "facts") : rowsOf(stage, "reading", "drill");
+  const total = Object.values(rows).reduce((a, b) => a + b);
+  const done = new AbortController();
+  let smooth = Number.POSITIVE_INFINITY;
+  const rule = stage.optimizer === "muon" ? optim.muon({ otherRate: 0.15 }) : optim.adamw({ weightDecay: 0 });
+  const { params } = await train({
+    params: start,
+    data: lessons,
+    ...{ steps, seed, clipNorm: null },
+    signal: AbortSignal.any([signal, done.signal]),
+    optimizer: optim.groups([
+      { match: (name, shape) => name.includes("self_attn") && shape.length === 2, optimizer: rule, rate: attention },
+      { match: () => true, optimizer: rule },
+    ]),
+    schedule: optim.warmUp(20, optim.cosine(rate[0], steps, rate[0] * rate[1])),
+    loss: (weights, { ids, targets, weights: share }) => {
+      const losses = mul(neg(targetLogProbs(shiftedLogits(config, weights as Weights, ids, shift), targets)), share);
+      return { loss: sum(losses), metrics: { watched: div(sum(slice(losses, 0, from, to)), (to - from) / total) } };
+    },
+    onLog: ({ step, values }) => {
+      const now = values["watched"]!;
+      smooth = Number.isFinite(smooth) ? smooth + (now - smooth) / WATCHED : now;
+      if (smooth < mastered) done.abort();
+      if (step % 200 === 0 || step === steps || smooth < mastered)
+        log(`step ${step}: loss ${values["loss"]!.toFixed(3)}, of ${stage.watched} ${smooth.toFixed(3)}`);
+    },
+  });
+  signal.throwIfAborted();
+  return params;
 }
