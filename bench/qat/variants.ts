@@ -23,7 +23,7 @@ export const variants: Readonly<Record<string, Variant>> = {
   "paretoq 4 bits": paretoq(4),
   "parq 1 bit": parqTo(1),
   "parq 2 bits": parqTo(2),
-  "parq 2 bits, optimal": parqTo(2, "lsbq-optimal"),
+  "parq 2 bits optimal": parqTo(2, "lsbq-optimal"),
   "parq 4 bits": parqTo(4),
   "quest 4 bits": { ...asIs, weights: async (dense) => questWeights(dense, { weightBits: 4, inputBits: 4 }) },
 };

@@ -1,5 +1,12 @@
 import { Tokenizer, trainBpe } from "../formats/index.ts";
-import { type DecoderConfig, decoderConfig, decoderLogits, initDecoder, type Weights } from "../models/index.ts";
+import {
+  type DecoderConfig,
+  decoderConfig,
+  decoderLogits,
+  initDecoder,
+  isLayerMatrix,
+  type Weights,
+} from "../models/index.ts";
 import { asWeight, crossEntropy, Dense, optim, withPoints } from "../nn/index.ts";
 import { compile } from "../runtime/index.ts";
 import { add, HostTensor, Rng, spec, type Tensor } from "../tensor/index.ts";
@@ -28,6 +35,8 @@ export interface SmallShape {
    * something of them to learn from.
    */
   readonly embedding?: number;
+  /** Deviation of the layers' matrices at the start, of those that write to the residual stream less. Default 0.02. */
+  readonly matrices?: number;
 }
 
 export interface LanguageTraining {
@@ -64,7 +73,8 @@ export interface UntrainedLanguage extends LanguageModel {
 
 /** The model that `smallLanguage` begins with. */
 export async function untrainedLanguage(setting: Setting, shape: SmallShape): Promise<UntrainedLanguage> {
-  const { vocab, layers, dim, heads, kvHeads = heads, ffn, outliers, tied = outliers === undefined, embedding } = shape;
+  const { vocab, layers, dim, heads, kvHeads = heads, ffn, outliers, tied = outliers === undefined } = shape;
+  const { embedding = outliers ? 0.2 : 0.02, matrices = 0.02 } = shape;
   const { tokenizer, training, heldOut } = await smallText(setting, vocab);
   const config = decoderConfig({
     model_type: "llama",
@@ -80,8 +90,10 @@ export async function untrainedLanguage(setting: Setting, shape: SmallShape): Pr
   });
   const rng = new Rng(setting.seed).fork("small language");
   const weights = initDecoder(config, rng.fork("weights"));
-  const deviation = embedding ?? (outliers ? 0.2 : 0.02);
-  if (deviation !== 0.02) scaleEmbedding(weights, deviation / 0.02);
+  for (const [name, weight] of Object.entries(weights)) {
+    if (name === "model.embed_tokens.weight") scale(weight as Dense, embedding / 0.02);
+    else if (isLayerMatrix(name)) scale(weight as Dense, matrices / 0.02);
+  }
   return {
     name: `llama ${layers} x ${dim}`,
     config,
@@ -93,8 +105,7 @@ export async function untrainedLanguage(setting: Setting, shape: SmallShape): Pr
   };
 }
 
-function scaleEmbedding(weights: Record<string, unknown>, factor: number): void {
-  const { values } = weights["model.embed_tokens.weight"] as Dense;
+function scale({ values }: Dense, factor: number): void {
   const data = (values as HostTensor).data as Float32Array;
   data.forEach((value, i) => {
     data[i] = factor * value;

@@ -10,7 +10,7 @@ import {
   untrainedLanguage,
   withShift,
 } from "../small-language.ts";
-import type { Setting } from "../system.ts";
+import type { Check, Setting } from "../system.ts";
 
 export type Method = "full precision" | "QuEST" | "straight-through" | "learned steps";
 export type Bits = 1 | 2 | 4;
@@ -130,3 +130,22 @@ function lastQuarter(losses: readonly number[]): readonly [number, number] {
 }
 
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** Tokens that a model is trained on. */
+export const tokensOf = ({ steps, batch = 16, length = 128 }: Terms["training"]): number => steps * batch * length;
+
+/** What rate each entry took, for a note. */
+export const ratesOf = (entries: Readonly<Record<string, Entry>>): string =>
+  Object.entries(entries)
+    .map(([name, { rate }]) => `${name} ${rate}`)
+    .join(", ");
+
+/** One comparison and whether the bar that is set on the two numbers holds. */
+export function check(
+  what: string,
+  ours: number,
+  baseline: number,
+  bar: (ours: number, baseline: number) => boolean,
+): Check {
+  return { what, ours, baseline, holds: bar(ours, baseline) };
+}
