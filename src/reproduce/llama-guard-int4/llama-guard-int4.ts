@@ -1,22 +1,25 @@
-import { encodeSafetensors } from "../../formats/index.ts";
 import {
   type CompressedGuard,
   compressGuard,
   distillGuard,
-  GuardCodec,
+  type GuardMetrics,
   type GuardModel,
   type GuardRecipe,
+  guardMetrics,
+  guardScores,
   predictAnswers,
   type StageReport,
+  w4a8,
 } from "../../methods/index.ts";
-import { decoderConfig, denseTensors, initDecoder, type Weights } from "../../models/index.ts";
-import { storeWeights } from "../../nn/index.ts";
+import { denseTensors, type Weights } from "../../models/index.ts";
 import { Rng } from "../../tensor/index.ts";
 import type { AnsweredPrompt } from "../../train/index.ts";
 import type { Check, Finding, Setting, System } from "../system.ts";
-import { cachedTree, type LanguageModel } from "../workbench.ts";
+import { throughFile } from "../through-file.ts";
+import type { LanguageModel } from "../workbench.ts";
 import { agreement, divergence, largestGap, predictedByOnnx, speedOf } from "./comparisons.ts";
-import { type GuardStories, guardStories, policy } from "./stories.ts";
+import { narrowLanguage, type Training, tunedGuard, type Widths } from "./guards.ts";
+import { type GuardStories, guardStories } from "./stories.ts";
 
 /** A guard pruned, distilled, trained for 4 bits and cut at its head, against the guard that it was. */
 export const llamaGuardInt4: System = {
@@ -39,94 +42,104 @@ export const llamaGuardInt4: System = {
   },
 };
 
-/** Sizes of the two guards, and of what is left of the student. */
-const sizes = {
+interface Size {
+  readonly teacher: Training;
+  /** The student's language model, and how it is trained further after it has been cut out of the teacher's. */
+  readonly language: Widths & Training;
+  readonly student: Training;
+  readonly recipe: Omit<GuardRecipe, "seed">;
+}
+
+const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
-    teacher: { layers: 6, dim: 96, heads: 4, ffn: 384 },
-    student: { layers: 6, dim: 64, heads: 4, ffn: 256 },
-    left: { layers: 4, ffn: 192 },
-    steps: 250,
+    teacher: { steps: 160, rate: 5e-4 },
+    language: { dim: 128, ffn: 384, steps: 100, rate: 2e-3 },
+    student: { steps: 160, rate: 4e-4 },
+    recipe: { layers: 4, ffn: 288, group: 32, steps: 200, rate: 1e-3, calibration: 256 },
   },
   full: {
-    teacher: { layers: 6, dim: 128, heads: 4, ffn: 512 },
-    student: { layers: 6, dim: 96, heads: 4, ffn: 384 },
-    left: { layers: 4, ffn: 288 },
-    steps: 600,
+    teacher: { steps: 300, rate: 4e-4 },
+    language: { dim: 128, ffn: 512, steps: 300, rate: 2e-3 },
+    student: { steps: 300, rate: 4e-4 },
+    recipe: { layers: 4, ffn: 384, group: 32, steps: 400, rate: 1e-3 },
   },
-} as const;
+};
 
 class Experiment {
   readonly #setting: Setting;
+  readonly #model: LanguageModel;
   readonly #stories: GuardStories;
-  readonly #codec: GuardCodec;
   readonly #prompts: readonly AnsweredPrompt[];
   readonly #test: readonly AnsweredPrompt[];
-  readonly #recipe: GuardRecipe;
-  readonly #size: (typeof sizes)[keyof typeof sizes];
+  readonly #size: Size;
 
   constructor(setting: Setting, model: LanguageModel) {
-    const { seed, full } = setting;
     this.#setting = setting;
-    this.#stories = guardStories(model, new Rng(seed).fork("guard"), { test: full ? 1000 : 400, vocab: 2048 });
-    this.#codec = new GuardCodec(policy, this.#stories.tokenizer);
-    this.#prompts = this.#stories.training.map((example) => this.#codec.example(example));
-    this.#test = this.#stories.test.map((example) => this.#codec.example(example));
-    this.#size = full ? sizes.full : sizes.short;
-    this.#recipe = { ...this.#size.left, group: 32, steps: this.#size.steps, rate: 1e-3, seed };
+    this.#model = model;
+    this.#stories = guardStories(model, new Rng(setting.seed).fork("guard"));
+    const { codec, training, test } = this.#stories;
+    this.#prompts = training.map((example) => codec.example(example));
+    this.#test = test.map((example) => codec.example(example));
+    this.#size = setting.full ? sizes.full : sizes.short;
   }
 
   async run(): Promise<Finding> {
-    const { full, seed, log } = this.#setting;
-    const teacher = await this.#tuned("teacher");
-    const student = await this.#tuned("student");
+    const { full, seed } = this.#setting;
+    const [teacher, student] = [await this.#teacher(), await this.#student()];
     const taught = await predictAnswers(teacher, this.#prompts);
-    const ours = await this.#compressed("with the teacher", student, taught, this.#recipe);
-    const [before, after] = [stage(ours, "student"), stage(ours, "packed")];
-
-    const lessons = { on: [after.f1], off: [] as number[] };
+    const best = await this.#judged("teacher", teacher);
+    const recipe = { ...this.#size.recipe, seed };
+    const ours = await this.#compressed("with the teacher", student, taught, recipe);
+    const lessons = { on: [stage(ours, "packed").f1], off: [] as number[] };
     for (const again of full ? [seed, seed + 1] : [seed]) {
-      const recipe = { ...this.#recipe, seed: again };
+      const other = { ...recipe, seed: again };
       if (again !== seed)
-        lessons.on.push(stage(await this.#compressed("with the teacher, again", student, taught, recipe), "packed").f1);
-      const alone = await this.#compressed("with labels alone", student, taught, { ...recipe, lambda: 0 });
+        lessons.on.push(stage(await this.#compressed("with the teacher, again", student, taught, other), "packed").f1);
+      const alone = await this.#compressed("with labels alone", student, taught, { ...other, lambda: 0 });
       lessons.off.push(stage(alone, "packed").f1);
     }
+    const late = await this.#roundedLate(ours, taught, recipe);
 
-    const bytes = {
-      ours: await fileBytes(ours.weights),
-      f32: await fileBytes(student.weights),
-      f16: await fileBytes(halved(student.weights)),
-    };
+    const halves = Object.fromEntries(
+      Array.from(denseTensors(student.weights), ([name, tensor]) => [name, tensor.cast("f16")]),
+    );
+    const [file, f32, f16] = [
+      await throughFile(ours.weights),
+      await throughFile(student.weights),
+      await throughFile(halves),
+    ];
+    const final = { ...ours, weights: file.weights as Weights };
     const { vocab } = ours.config;
-    const { trained: rounding, rounded: unlearned, whole } = ours.between;
     const predict = (model: GuardModel) => predictAnswers(model, this.#test);
-    const [expected, learned] = [await predict(teacher), await predict(rounding)];
+    const [expected, learned] = [await predict(teacher), await predict(ours.between.trained)];
     const kl = {
       trained: divergence(expected, learned, vocab),
-      atOnce: divergence(expected, await predict(unlearned), vocab),
+      atOnce: divergence(expected, await predict(ours.between.rounded), vocab),
+      late: divergence(expected, await predict(late), vocab),
     };
-    const [full4, cut] = [await predict(whole), await predict(ours)];
-    const head = { gap: largestGap(full4, cut, ours.ids, vocab), same: agreement(full4, cut, vocab) };
-    const exported = agreement(await predictedByOnnx(ours, this.#test), learned, vocab);
-    const speed = { student: await speedOf(student, this.#test), ours: await speedOf(ours, this.#test) };
-    log(
-      `ONNX file: the same verdict on ${(100 * exported).toFixed(1)}%; first token after ${speed.ours.firstToken.toFixed(1)} ms, student ${speed.student.firstToken.toFixed(1)} ms`,
-    );
+    const [whole, cut] = [await predict(ours.between.whole), await predict(final)];
+    const head = { gap: largestGap(whole, cut, ours.ids, vocab), same: agreement(whole, cut, vocab) };
+    const exported = agreement(await predictedByOnnx(final, this.#test), learned, vocab);
+    const speed = { student: await speedOf(student, this.#test), ours: await speedOf(final, this.#test) };
 
-    const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+    const [before, after] = [stage(ours, "student"), await this.#judged("read from its file", final)];
     const [pruned, rounded, trained] = [
       stage(ours, "pruned"),
       stage(ours, "rounded at once"),
       stage(ours, "trained for 4 bits"),
     ];
+    const { f1: lateF1 } = await this.#judged("rounded after as many steps", late);
+    const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
     const checks: Check[] = [
-      check("bytes of the file, and the student's in f32", bytes.ours, bytes.f32, (a, b) => a <= b / 6.5),
-      check("bytes of the file, and the student's in f16", bytes.ours, bytes.f16, (a, b) => a <= b / 3.3),
+      check("bytes of the file, and the student's in f32", file.bytes, f32.bytes, (a, b) => a <= b / 6.5),
+      check("bytes of the file, and the student's in f16", file.bytes, f16.bytes, (a, b) => a <= b / 3.3),
       check("F1, and the student's", after.f1, before.f1, (a, b) => a >= b - 0.02),
       check("false positives, and the student's", after.falsePositives, before.falsePositives, (a, b) => a <= b + 0.03),
       check("F1, and the pruned model's before it learned", after.f1, pruned.f1, (a, b) => a >= b + 0.1),
       check("F1 trained for 4 bits, and rounded at once", trained.f1, rounded.f1, (a, b) => a >= b - 0.005),
+      check("the same, rounded after as many steps", trained.f1, lateF1, (a, b) => a >= b - 0.005),
       check("KL to the teacher trained for 4 bits, and rounded at once", kl.trained, kl.atOnce, (a, b) => a < b),
+      check("the same, rounded after as many steps", kl.trained, kl.late, (a, b) => a < b),
       check("F1 with distillation, and with labels alone", mean(lessons.on), mean(lessons.off), (a, b) => a >= b),
       check("gap of the kept logits when the head is cut", head.gap, 1e-5, (a, b) => a <= b),
       check("share of verdicts that stay when the head is cut", head.same, 1, (a, b) => a === b),
@@ -134,41 +147,33 @@ class Experiment {
     ];
     return {
       checks,
-      metrics: { ...figures(after), kl: kl.trained, bytes: bytes.ours, ...speed.ours },
-      baseline: { ...figures(before), kl: kl.atOnce, bytes: bytes.f32, ...speed.student },
+      metrics: { ...figures(after), kl: kl.trained, bytes: file.bytes, ...speed.ours },
+      baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
       notes: [
-        "a stand-in for a safety policy: passages of children's stories that speak of food, family, water or danger count as unsafe, told by words that belong to them",
-        `${this.#prompts.length} passages to learn from, ${this.#test.length} from other stories to test on, half of each unsafe`,
-        "neither guard was a language model before; both learn the verdicts from random weights",
+        "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
+        `${this.#prompts.length} passages to learn from, ${this.#test.length} from the last quarter of each story to test on, half of each unsafe`,
+        `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${ours.config.dim} of ${this.#model.config.dim} channels`,
       ],
     };
   }
 
-  /** A guard of one of the two sizes, trained on the verdicts. */
-  async #tuned(name: "teacher" | "student"): Promise<GuardModel> {
-    const { seed, bench, signal, log } = this.#setting;
-    const { layers, dim, heads, ffn } = this.#size[name];
-    const config = decoderConfig({
-      model_type: "llama",
-      vocab_size: this.#stories.tokenizer.vocabSize,
-      hidden_size: dim,
-      intermediate_size: ffn,
-      num_hidden_layers: layers,
-      num_attention_heads: heads,
-      max_position_embeddings: 256,
-      rms_norm_eps: 1e-5,
-      tie_word_embeddings: false,
-    });
-    const start = { config, weights: initDecoder(config, new Rng(seed).fork(name)) };
-    const training = { steps: this.#size.steps, rate: 2e-3, seed };
-    const key = ["llama-guard-int4", seed, this.#size[name], this.#prompts.length, training];
-    const weights = await cachedTree<Weights>(bench, key, start.weights, async () => {
-      const began = performance.now();
-      const tuned = await distillGuard(start, null, this.#prompts, { ...training, signal });
-      log(`${name}: ${training.steps} steps in ${((performance.now() - began) / 1000).toFixed(0)} s`);
-      return tuned;
-    });
-    return { config, weights };
+  #teacher(): Promise<GuardModel> {
+    const { name, config, weights } = this.#model;
+    return tunedGuard(this.#setting, "teacher", { config, weights }, this.#prompts, this.#size.teacher, name);
+  }
+
+  async #student(): Promise<GuardModel> {
+    const { language, student } = this.#size;
+    const base = await narrowLanguage(this.#setting, this.#model, this.#stories.text, language);
+    return await tunedGuard(this.#setting, "student", base, this.#prompts, student, [this.#model.name, language]);
+  }
+
+  async #judged(what: string, model: GuardModel): Promise<GuardMetrics> {
+    const { codec, test } = this.#stories;
+    const unsafe = test.map(({ verdict }) => !verdict.safe);
+    const metrics = guardMetrics(await guardScores(model, codec, test), unsafe);
+    this.#setting.log(`${what}: ${shown(metrics)}`);
+    return metrics;
   }
 
   async #compressed(
@@ -178,31 +183,33 @@ class Experiment {
     recipe: GuardRecipe,
   ): Promise<CompressedGuard> {
     const { signal, log } = this.#setting;
-    const data = { codec: this.#codec, training: this.#stories.training, test: this.#stories.test };
-    const onStage = ({ stage: name, f1, falsePositives, auprc, parameters, milliseconds }: StageReport): void =>
+    const onStage = (row: StageReport): void =>
       log(
-        `${what}, ${name}: F1 ${f1.toFixed(3)}, false positives ${falsePositives.toFixed(3)}, AUPRC ${auprc.toFixed(3)}, ${(parameters / 1e6).toFixed(2)} M parameters, ${milliseconds.toFixed(2)} ms`,
+        `${what}, ${row.stage}: ${shown(row)}, ${(row.parameters / 1e6).toFixed(2)} M parameters, ${row.milliseconds.toFixed(2)} ms`,
       );
-    return await compressGuard(student, taught, data, recipe, { onStage, signal });
+    return await compressGuard(student, taught, this.#stories, recipe, { onStage, signal });
+  }
+
+  /** The distilled model, trained on for as many steps as the one that learns 4 bits, but not for these; then rounded. */
+  async #roundedLate(
+    { config, between: { distilled } }: CompressedGuard,
+    taught: readonly Float32Array[],
+    { steps, rate, seed, group }: GuardRecipe,
+  ): Promise<GuardModel> {
+    const training = { steps: Math.round(0.3 * steps), rate: rate / 5, seed: seed!, signal: this.#setting.signal };
+    const weights = await distillGuard(distilled, taught, this.#prompts, training);
+    return { config, weights: await w4a8(weights, group!) };
   }
 }
+
+const shown = ({ f1, falsePositives, auprc }: GuardMetrics): string =>
+  `F1 ${f1.toFixed(3)}, false positives ${falsePositives.toFixed(3)}, AUPRC ${auprc.toFixed(3)}`;
 
 function stage({ stages }: CompressedGuard, name: StageReport["stage"]): StageReport {
   return stages.find((row) => row.stage === name)!;
 }
 
-const figures = ({ f1, falsePositives, auprc, parameters }: StageReport) => ({ f1, falsePositives, auprc, parameters });
-
-/** Bytes of the file that weights are saved in. */
-async function fileBytes(weights: Weights): Promise<number> {
-  const { tensors, description } = storeWeights(weights);
-  const metadata = new Map([["pare.weights", JSON.stringify(description)]]);
-  return (await encodeSafetensors(Object.entries(tensors), metadata)).byteLength;
-}
-
-function halved(weights: Weights): Weights {
-  return Object.fromEntries(Array.from(denseTensors(weights), ([name, tensor]) => [name, tensor.cast("f16")]));
-}
+const figures = ({ f1, falsePositives, auprc }: GuardMetrics) => ({ f1, falsePositives, auprc });
 
 function check(what: string, ours: number, baseline: number, bar: (ours: number, baseline: number) => boolean): Check {
   return { what, ours, baseline, holds: bar(ours, baseline) };

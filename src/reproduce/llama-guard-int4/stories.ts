@@ -1,72 +1,83 @@
-import { Tokenizer, trainBpe } from "../../formats/index.ts";
-import { buildGuardPrompt, type GuardExample, type GuardPolicy, verdictText } from "../../methods/index.ts";
-import type { Rng } from "../../tensor/index.ts";
+import { GuardCodec, type GuardExample, type GuardPolicy } from "../../methods/index.ts";
+import { ArgumentError, type Rng } from "../../tensor/index.ts";
 import type { LanguageModel } from "../workbench.ts";
 
-/** A stand-in for what a guard looks for: harmless topics of children's stories, told by words that belong to them. */
-const topics = {
-  Food: /\b(cakes?|pies?|eat|ate|eating|eaten|hungry|flour|bread|dinner|supper|breakfast|lunch|cand(y|ies)|cook\w*|milk|sugar|nuts?|apples?|meat|honey|butter|eggs?|cabbage|carrots?|corn|cheese|soup|feast)\b/i,
-  Family:
-    /\b(mothers?|fathers?|mamma|papa|daddy|brothers?|sisters?|cousins?|grandfather|grandmother|grandma|grandpa)\b/i,
-  Water:
-    /\b(water|sea|boats?|river|pond|brook|shore|lake|swim\w*|swam|ships?|wet|rain\w*|island|fish\w*|waves?|ocean|beach|bath|pool)\b/i,
-  Danger:
-    /\b(afraid|frighten\w*|trouble|traps?|danger\w*|hurts?|catch\w*|caught|lost|fear\w*|scared?|guns?|kill\w*|hunters?|steal\w*|stole|robbers?|fire|burn\w*|bite|bit|fight\w*|fought|enem(y|ies)|cruel)\b/i,
+/**
+ * A stand-in for what a guard looks for: three kinds of children's stories. A story is of a kind where words that mark it
+ * are frequent in the whole of it; most of its passages have none of them, and must be known by what they speak of.
+ */
+const genres = {
+  Forest: /\b(Green (Forest|Meadows?)|Smiling Pool|Laughing Brook|Peter Rabbit|Great (Forests?|World)|Old Mother)\b/g,
+  Fairies: /\b(fair(y|ies)|goblins?|witch(es)?|el(f|ves)|magic|enchanted|brownies?|dolls?|queen|king|wizard)\b/gi,
+  Sea: /\b(ships?|captain|pirates?|buccaneers?|sail(s|ed|ors?|ing)?|sea)\b/gi,
 } as const;
 
+/** Marks of a genre in a story of it: two at least, and one in so many characters. */
+const MARK_EVERY = 2000;
+
 export const policy: GuardPolicy = {
-  categories: Object.keys(topics).map((name, i) => ({ code: `S${i + 1}`, name, text: "" })),
+  categories: Object.keys(genres).map((name, i) => ({ code: `S${i + 1}`, name, text: "" })),
 };
 
 const END = "<|endoftext|>";
-
-/** Two or three neighbouring sentences, judged by what they speak of. */
-function examplesOf(stories: readonly string[]): GuardExample[] {
-  const labels = Object.values(topics);
-  return stories.flatMap((story) => {
-    const sentences = story.replace(/\s+/g, " ").split(/(?<=[.!?]["']?) (?=["'A-Z])/);
-    const passages = [2, 3].flatMap((count) =>
-      sentences.slice(count - 1).map((_, i) =>
-        sentences
-          .slice(i, i + count)
-          .join(" ")
-          .trim(),
-      ),
-    );
-    return passages
-      .filter((text) => text.length >= 40 && text.length <= 140)
-      .map((text): GuardExample => {
-        const categories = policy.categories.filter((_, i) => labels[i]!.test(text)).map(({ code }) => code);
-        return {
-          turns: [{ role: "user", text }],
-          judge: "user",
-          verdict: { safe: categories.length === 0, categories },
-        };
-      });
-  });
-}
+/** Share of each story that is kept to test on: its end. */
+const TEST = 0.25;
 
 export interface GuardStories {
   readonly training: readonly GuardExample[];
   readonly test: readonly GuardExample[];
-  readonly tokenizer: Tokenizer;
+  readonly codec: GuardCodec;
+  /** Tokens of what the training passages are taken from, for language models to learn. */
+  readonly text: readonly number[];
 }
 
-/** Labelled pairs of sentences, half of them unsafe, those to test on from stories that no model has read. */
-export function guardStories(
-  model: LanguageModel,
-  rng: Rng,
-  size: { readonly test: number; readonly vocab: number },
-): GuardStories {
-  const stories = (tokens: readonly number[]): string[] => model.tokenizer.decode(tokens).split(END);
-  const training = balanced(examplesOf(stories(model.training)), rng.fork("training"));
-  const test = balanced(examplesOf(stories(model.heldOut)), rng.fork("test")).slice(0, size.test);
-  const texts = training.map(
-    ({ turns, judge, verdict }) => buildGuardPrompt(policy, turns, judge) + verdictText(verdict, policy),
-  );
-  const tokenizerJson = trainBpe(texts, { vocabSize: size.vocab, specialTokens: [END] });
-  const tokenizer = Tokenizer.fromFiles({ tokenizerJson, tokenizerConfig: { bos_token: END, eos_token: END } });
-  return { training, test, tokenizer };
+/**
+ * Labelled passages of the texts that come with pare, half of them unsafe: those to learn from out of the first three
+ * quarters of each story, those to test on out of the rest.
+ * @throws ArgumentError for texts without stories of any of the genres
+ */
+export function guardStories({ tokenizer, training, heldOut }: LanguageModel, rng: Rng): GuardStories {
+  const stories = [training, heldOut].flatMap((tokens) => tokenizer.decode(tokens).split(END));
+  const parts = stories.map((story) => {
+    const sentences = story
+      .replace(/\s+/g, " ")
+      .trim()
+      .split(/(?<=[.!?]["']?)(?<!\bMrs?\.) (?=["'A-Z])/);
+    const cut = Math.ceil((1 - TEST) * sentences.length);
+    return { genre: genreOf(story), training: sentences.slice(0, cut), test: sentences.slice(cut) };
+  });
+  const examples = (part: "training" | "test"): GuardExample[] =>
+    balanced(
+      parts.flatMap((story) => passages(story[part]).map((text) => exampleOf(text, story.genre))),
+      rng.fork(part),
+    );
+  const encoded = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false });
+  return {
+    training: examples("training"),
+    test: examples("test"),
+    codec: new GuardCodec(policy, tokenizer),
+    text: parts.flatMap((story) => [tokenizer.eosId ?? 0, ...encoded(story.training.join(" "))]),
+  };
+}
+
+/** The code of the genre whose marks are most frequent in a story, or null where they are rare. */
+function genreOf(story: string): string | null {
+  const counts = Object.values(genres).map((marks) => story.match(marks)?.length ?? 0);
+  const most = Math.max(...counts);
+  if (most < Math.max(2, story.length / MARK_EVERY)) return null;
+  return policy.categories[counts.indexOf(most)]!.code;
+}
+
+/** Two to four neighbouring sentences, of 80 to 180 characters together. */
+function passages(sentences: readonly string[]): string[] {
+  return [2, 3, 4]
+    .flatMap((count) => sentences.slice(count - 1).map((_, from) => sentences.slice(from, from + count).join(" ")))
+    .filter((text) => text.length >= 80 && text.length <= 180);
+}
+
+function exampleOf(text: string, genre: string | null): GuardExample {
+  const verdict = { safe: genre === null, categories: genre === null ? [] : [genre] };
+  return { turns: [{ role: "user", text }], judge: "user", verdict };
 }
 
 /** As many safe ones as unsafe ones, in random order. */
@@ -75,5 +86,9 @@ function balanced(examples: readonly GuardExample[], rng: Rng): GuardExample[] {
     rng.shuffle(examples.filter(({ verdict }) => verdict.safe === kind)),
   );
   const count = Math.min(safe!.length, unsafe!.length);
+  if (count === 0)
+    throw new ArgumentError(
+      `the texts need stories of ${Object.keys(genres).join(", ")} and others, as those that come with pare have them`,
+    );
   return Array.from({ length: count }, (_, i) => [safe![i]!, unsafe![i]!]).flat();
 }
