@@ -21,6 +21,8 @@ export interface Widths {
 export interface Training {
   readonly steps: number;
   readonly rate: number;
+  /** Default 16. */
+  readonly batch?: number;
 }
 
 /** Windows of text that importance is measured on, and tokens of each. */
@@ -44,7 +46,7 @@ export async function narrowLanguage(
   const key = ["llama-guard-int4", "language", setting.seed, model.name, text.length, dim, ffn, training];
   const weights = await cachedTree(setting.bench, key, start, async () => {
     const what = `a language model of width ${dim}, cut out of ${model.name}`;
-    return (await trainLanguage(setting, { config, weights: start, training: text }, { what, batch: 8, ...training }))
+    return (await trainLanguage(setting, { config, weights: start, training: text }, { what, ...training }))
       .weights;
   });
   return { config, weights };

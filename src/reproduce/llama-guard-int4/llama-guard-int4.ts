@@ -52,16 +52,16 @@ interface Size {
 
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
-    teacher: { steps: 160, rate: 5e-4 },
-    language: { dim: 128, ffn: 384, steps: 100, rate: 2e-3 },
+    teacher: { steps: 200, rate: 5e-4, batch: 8 },
+    language: { dim: 128, ffn: 384, steps: 100, rate: 2e-3, batch: 8 },
     student: { steps: 160, rate: 4e-4 },
-    recipe: { layers: 4, ffn: 288, group: 32, steps: 200, rate: 1e-3, calibration: 256 },
+    recipe: { layers: 4, ffn: 288, group: 32, steps: 320, rate: 1e-3, calibration: 256 },
   },
   full: {
     teacher: { steps: 300, rate: 4e-4 },
-    language: { dim: 128, ffn: 512, steps: 300, rate: 2e-3 },
+    language: { dim: 128, ffn: 512, steps: 300, rate: 2e-3, batch: 8 },
     student: { steps: 300, rate: 4e-4 },
-    recipe: { layers: 4, ffn: 384, group: 32, steps: 400, rate: 1e-3 },
+    recipe: { layers: 4, ffn: 384, group: 32, steps: 500, rate: 1e-3 },
   },
 };
 
