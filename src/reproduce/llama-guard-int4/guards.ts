@@ -46,8 +46,7 @@ export async function narrowLanguage(
   const key = ["llama-guard-int4", "language", setting.seed, model.name, text.length, dim, ffn, training];
   const weights = await cachedTree(setting.bench, key, start, async () => {
     const what = `a language model of width ${dim}, cut out of ${model.name}`;
-    return (await trainLanguage(setting, { config, weights: start, training: text }, { what, ...training }))
-      .weights;
+    return (await trainLanguage(setting, { config, weights: start, training: text }, { what, ...training })).weights;
   });
   return { config, weights };
 }
