@@ -35,14 +35,18 @@ class Experiment {
   readonly #model: LanguageModel;
   readonly #rng: Rng;
   readonly #lessons: Lessons;
-  readonly #steps: { readonly post: number; readonly read: number };
+  /** Steps and learning rates: the longer post-training goes on, the gentler, lest it go further from the base. */
+  readonly #courses: { readonly post: Course; readonly read: Course };
   readonly #tests: Record<"questions" | "facts" | "news", readonly ScoredSequence[]>;
 
   constructor(setting: Setting, model: LanguageModel) {
     const { seed, full } = setting;
     this.#setting = setting;
     this.#model = model;
-    this.#steps = full ? { post: 400, read: 150 } : { post: 160, read: 80 };
+    this.#courses = {
+      post: full ? { steps: 260, rate: 5e-4, windows: 4 } : { steps: 160, rate: 7e-4, windows: 3 },
+      read: { steps: full ? 120 : 80, rate: 3e-4, windows: 2 },
+    };
     this.#rng = new Rng(seed).fork("paramdelta");
     this.#lessons = new Lessons(model, this.#rng, { ships: full ? 30 : 20 });
     this.#tests = {
@@ -56,7 +60,7 @@ class Experiment {
     const { full } = this.#setting;
     const base = this.#model.weights;
     const post = await this.#postTrain("post-training the base", base);
-    const newBase = await this.#read(base, 3e-4);
+    const newBase = await this.#read(base, this.#courses.read.rate);
     const direct = await this.#postTrain("post-training the new base", newBase);
 
     const old = await this.#score("post-trained", post);
@@ -136,28 +140,20 @@ class Experiment {
    * see the same batches.
    */
   #postTrain(what: string, weights: Weights): Promise<Weights> {
-    const { post: steps } = this.#steps;
-    return this.#train(what, weights, { steps, rate: 7e-4, windows: 3 }, (rng) => this.#lessons.skill(rng));
+    return this.#train(what, weights, this.#courses.post, (rng) => this.#lessons.skill(rng));
   }
 
   /** Goes on training a base on the new text; at a low rate it stays close. */
   #read(weights: Weights, rate: number): Promise<Weights> {
-    const { read: steps } = this.#steps;
-    return this.#train(`new text at a rate of ${rate}`, weights, { steps, rate, windows: 2 }, (rng) =>
-      this.#lessons.reading(rng),
-    );
+    const course = { ...this.#courses.read, rate };
+    return this.#train(`new text at a rate of ${rate}`, weights, course, (rng) => this.#lessons.reading(rng));
   }
 
   /** What training makes of weights, from the cache where it was made before. */
-  async #train(
-    what: string,
-    weights: Weights,
-    { steps, rate, windows }: Course,
-    lesson: (rng: Rng) => LessonBatch,
-  ): Promise<Weights> {
+  async #train(what: string, weights: Weights, course: Course, lesson: (rng: Rng) => LessonBatch): Promise<Weights> {
     const { seed, bench } = this.#setting;
-    const key = ["paramdelta 3", this.#model.name, seed, this.#tests.facts.length, this.#steps, what, rate];
-    return await cachedTree(bench, key, weights, () => this.#trained(what, weights, { steps, rate, windows }, lesson));
+    const key = ["paramdelta 4", this.#model.name, seed, this.#tests.facts.length, this.#courses, what, course];
+    return await cachedTree(bench, key, weights, () => this.#trained(what, weights, course, lesson));
   }
 
   async #trained(

@@ -115,7 +115,7 @@ export interface LoopParts<A extends string, F extends string, I extends string,
 export interface LoopShape<A extends string, F extends string, I extends string, S extends string, V extends string> {
   /** Entries of each array that the code takes. */
   readonly step: number;
-  /** How often the code stands in a turn, one entry further each time, with vectors to keep of its own. Default 1. */
+  /** How often the code stands in a turn, one step further each time, with vectors to keep of its own. Default 1. */
   readonly unrolled?: number;
   /** Bytes of an entry of each array. */
   readonly arrays: Named<A, number>;
