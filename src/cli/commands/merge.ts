@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import { statOf } from "../../formats/hub-cache.node.ts";
 import { type TensorFile, Tokenizer, tokenizerOf } from "../../formats/index.ts";
+import { filesIdentity } from "../../formats/node.ts";
 import {
   addition,
   alignVocabulary,
@@ -19,7 +20,6 @@ import {
 } from "../../methods/index.ts";
 import {
   type Checkpoint,
-  checkpointIdentity,
   configDifferences,
   mergeInProgress,
   openCheckpoint,
@@ -118,7 +118,7 @@ export const merge = command({
           `the configurations differ: ${differences.join("; ")}. If the weights mean the same all the same, add --ignore-config`,
         );
       const identities = await Promise.all(
-        [start, base, ...models.map(({ place }) => place)].map((place) => checkpointIdentity(of(place))),
+        [start, base, ...models.map(({ place }) => place)].map((place) => filesIdentity(of(place).path)),
       );
       const key = [
         identities,

@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { TensorFile } from "../../../src/formats/index.ts";
 import { pendingTensors } from "../../../src/formats/index.ts";
-import { openSafetensorsIndex, saveSafetensorsFolder } from "../../../src/formats/node.ts";
+import { filesIdentity, openSafetensorsIndex, saveSafetensorsFolder } from "../../../src/formats/node.ts";
 import { addition, Merge, type MergeOptions, type MergeReport } from "../../../src/methods/index.ts";
-import { checkpointIdentity, mergeInProgress, openCheckpoint, saveMerge } from "../../../src/methods/node.ts";
+import { mergeInProgress, openCheckpoint, saveMerge } from "../../../src/methods/node.ts";
 import { Rng } from "../../../src/tensor/index.ts";
 
 let folder: string;
@@ -59,7 +59,7 @@ async function merged(
   };
   const models = [{ name: "post", file: post.tensors, weight }];
   const merge = new Merge({ start: start.tensors, base: watched, models }, addition, options);
-  const identities = await Promise.all([base, post, start].map(checkpointIdentity));
+  const identities = await Promise.all([base, post, start].map(({ path }) => filesIdentity(path)));
   await saveMerge(at(out), merge, start, { speaker: post, ...(keyed && { key: [identities, weight] }) });
   return { read, report: merge.report() };
 }

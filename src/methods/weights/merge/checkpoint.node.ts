@@ -1,6 +1,5 @@
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { type ModelFiles, type ModelFolder, readModelFiles } from "../../../formats/hf-folder.ts";
-import { statOf } from "../../../formats/hub-cache.node.ts";
 import type { JsonObject } from "../../../formats/json.ts";
 import {
   localModelFiles,
@@ -99,14 +98,3 @@ function differing(keys: readonly string[], a: Checkpoint, b: Checkpoint): Diffe
 
 const told = ({ key, values, paths }: Difference): string =>
   `${key} is ${values[0]} in ${paths[0]} and ${values[1]} in ${paths[1]}`;
-
-/**
- * What tells a checkpoint from others, and from itself once it was changed: its files with their sizes in bytes and the
- * times of their last change, as plain JSON.
- */
-export async function checkpointIdentity({ path, files }: Checkpoint): Promise<JsonObject> {
-  const listed = await files.list();
-  const times = await Promise.all(listed.map((file) => statOf(join(path, file.path))));
-  const described = listed.map((file, i) => [file.path, file.bytes, times[i]?.mtimeMs ?? null]);
-  return { path: resolve(path), files: described };
-}

@@ -18,7 +18,7 @@ export interface SaveMergeOptions {
   /** Replaces a folder that exists. */
   readonly force?: boolean;
   /**
-   * Plain JSON of all that the result depends on, such as `checkpointIdentity` of the inputs. With a key, a merge that
+   * Plain JSON of all that the result depends on, such as `filesIdentity` of the inputs. With a key, a merge that
    * fails or is stopped leaves the shards that it has finished in `mergeInProgress(out)`, and one of the same key goes
    * on with the others; one of another key removes them.
    */
