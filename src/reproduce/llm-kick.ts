@@ -41,7 +41,7 @@ class Experiment {
 
   async run(): Promise<Finding> {
     const { seed, full, log } = this.#setting;
-    const plan = full ? curriculum(700, 3) : curriculum(400, 2);
+    const plan = curriculum(400, 2);
     const student = await trainStudent(this.#setting, plan);
     const { world, parameters } = student;
     log(`${world.facts.length} facts in ${parameters} parameters`);
