@@ -152,7 +152,7 @@ class Experiment {
       notes: [
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
         `${this.#prompts.length} passages to learn from, ${this.#test.length} from the last quarter of each story to test on, half of each unsafe`,
-        `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${ours.config.dim} of ${this.#model.config.dim} channels`,
+        `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${ours.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
         ...(after.f1 < pruned.f1 + 0.1
           ? [
               `AUPRC of the student ${before.auprc.toFixed(3)} and of the pruned model ${pruned.auprc.toFixed(3)}: two layers of six go at little cost where a student is this small, so that there is less to recover than the bar asks for`,
