@@ -89,6 +89,8 @@ const binary: Family = {
     "mod of integers": flat(T.mod, i64([-7, 7, 8]), i64([3, 3, 4])),
     atan2: of(T.atan2, row(-2, 2), row(-2, 2)),
     where: of((a, b) => T.where(T.greater(a, 0), a, b), kinked, x([3, 4])),
+    "when it holds": flat((a, b) => T.when(T.greater(T.sum(a), -1e9), () => T.mul(a, b), b), x([3, 4]), x([3, 4])),
+    "when it does not": flat((a, b) => T.when(T.greater(T.sum(a), 1e9), () => T.mul(a, b), b), x([3, 4]), x([3, 4])),
     "where of bool": flat((a, b, c) => T.where(a, b, c), truth(0, 1, 0, 1), truth(0, 0, 1, 1), truth(1, 0, 1, 0)),
     "where of integers": flat((c, a, b) => T.where(c, a, b), truth(0, 1, 0), i64([1, 2, 3]), i64([2 ** 40, 5, -1])),
     comparisons: flat(
