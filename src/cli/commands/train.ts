@@ -1,6 +1,4 @@
-import { readFile } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
-import { embeddedModel } from "../../models/node.ts";
+import { basename, resolve } from "node:path";
 import { bytesOf } from "../../report/index.ts";
 import { megabytes } from "../../report/node.ts";
 import { command } from "../command.ts";
@@ -9,7 +7,8 @@ import { variantTable } from "../compress/table.ts";
 import { measuredText } from "../compress/texts.ts";
 import { UsageError } from "../errors.ts";
 import { modelArgument } from "../model.ts";
-import { readLessons } from "../train/lessons.ts";
+import { textOf } from "../text-file.ts";
+import { readLessons, trainingText } from "../train/lessons.ts";
 import { trainingMethod, trainingMethods } from "../train/methods.ts";
 import { existing, newModel } from "../train/start.ts";
 import { trainModel } from "../train/train-model.ts";
@@ -95,7 +94,7 @@ export const trainCommand = command({
     const beginning =
       options.new === undefined
         ? await existing(args.model)
-        : await newModel(options.new, { text: await corpus(text), vocab: options.vocab, seed });
+        : await newModel(options.new, { text: await textOf(trainingText(text)), vocab: options.vocab, seed });
     const lessons = await readLessons(beginning.tokenizer, { text, data, batch, length, seed });
     if (options.report && beginning.source === null)
       throw new UsageError("a report compares with the model that training began with; a new one has none");
@@ -150,11 +149,3 @@ export const trainCommand = command({
     };
   },
 });
-
-/** The text that a new vocabulary is learned from. */
-async function corpus(path: string | undefined): Promise<string> {
-  const file = path ?? join(embeddedModel, "training-sample.txt");
-  return await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw new UsageError(`${file} cannot be read (${error.code ?? error.message})`);
-  });
-}

@@ -1,10 +1,8 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Tokenizer } from "../../formats/index.ts";
-import { decodeUtf8 } from "../../formats/json.ts";
 import { encodeCalibration } from "../../methods/index.ts";
 import { embeddedModel } from "../../models/node.ts";
-import { UsageError } from "../errors.ts";
+import { nameOf, textOf } from "../text-file.ts";
 
 /** Text for a model: to calibrate on, and to measure on. */
 export interface Texts {
@@ -62,12 +60,3 @@ const HELD_OUT = "held-out.txt";
 async function ownText(file: string): Promise<string> {
   return (await textOf(join(embeddedModel, file))).replaceAll("<|endoftext|>", "\n");
 }
-
-async function textOf(path: string): Promise<string> {
-  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new UsageError(`${path} cannot be read (${error.code ?? error.message})`);
-  });
-  return decodeUtf8(bytes, path);
-}
-
-const nameOf = (path: string): string => path.split(/[/\\]/).at(-1)!;

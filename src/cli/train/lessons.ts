@@ -1,7 +1,5 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ChatMessage, Tokenizer } from "../../formats/index.ts";
-import { decodeUtf8 } from "../../formats/json.ts";
 import { embeddedModel } from "../../models/node.ts";
 import { Rng } from "../../tensor/index.ts";
 import {
@@ -14,6 +12,7 @@ import {
   tokenBatch,
 } from "../../train/index.ts";
 import { UsageError } from "../errors.ts";
+import { nameOf, textOf } from "../text-file.ts";
 
 /** What a model learns from, and what it is tested on meanwhile. */
 export interface Lessons {
@@ -50,9 +49,14 @@ export async function readLessons(tokenizer: Tokenizer, options: LessonOptions):
   if (text !== undefined && data !== undefined)
     throw new UsageError("give --text (plain text) or --data (JSON lines), not both");
   if (data !== undefined) return fromExamples(data, await readExamples(tokenizer, data), options);
-  const path = text ?? join(embeddedModel, "training-sample.txt");
+  const path = trainingText(text);
   const name = nameOf(path);
-  return fromText(name, encodeStories(tokenizer, await contentOf(path)), options);
+  return fromText(name, encodeStories(tokenizer, await textOf(path)), options);
+}
+
+/** Path of the plain text to learn: the one named, or what comes with pare. */
+export function trainingText(path: string | undefined): string {
+  return path ?? join(embeddedModel, "training-sample.txt");
 }
 
 /** Stories that `<|endoftext|>` parts, each behind the token that begins texts, where the tokenizer has one. */
@@ -116,7 +120,7 @@ export function learnedTokens({ targets }: TokenBatch): number {
 }
 
 async function readExamples(tokenizer: Tokenizer, path: string): Promise<Example[]> {
-  const lines = (await contentOf(path)).split("\n");
+  const lines = (await textOf(path)).split("\n");
   const examples = lines.flatMap((line, i) => {
     if (line.trim() === "") return [];
     const fail = (why: string): never => {
@@ -181,12 +185,3 @@ function conversation(tokenizer: Tokenizer, messages: readonly ChatMessage[], fa
   if (!learned.includes(true)) fail("no message is the assistant's, so that nothing would be learned");
   return { ids, learned };
 }
-
-async function contentOf(path: string): Promise<string> {
-  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new UsageError(`${path} cannot be read (${error.code ?? error.message})`);
-  });
-  return decodeUtf8(bytes, path);
-}
-
-const nameOf = (path: string): string => path.split(/[/\\]/).at(-1)!;
