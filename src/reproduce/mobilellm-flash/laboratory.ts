@@ -26,11 +26,13 @@ export const space: SearchSpace = {
 
 /** Tokens of the prompt that is timed. */
 export const PROMPT = 256;
+/** Times that each shape is timed. */
+export const REPEATS = 28;
 /** Steps of continued pre-training after which candidates are judged. */
 export const STEPS = 40;
 
 /** Windows of held-out text: those that the search sees, and those behind them, which it does not. */
-const WINDOW = 128;
+export const WINDOW = 128;
 const VALIDATION = 32;
 const TEST = 64;
 

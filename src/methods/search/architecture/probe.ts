@@ -31,11 +31,6 @@ export interface SessionProbeOptions extends DeviceOptions, Omit<TimingOptions, 
    * (`processorClock`, with one thread) leaves out turns that other programs had.
    */
   readonly clock?: () => number;
-  /**
-   * Prompts that one run reads, each by itself, for the mean of their times: small models on a coarse clock, such as many
-   * systems' of the processor, need several. Default 1.
-   */
-  readonly prompts?: number;
   /** Architectures that are open at once and timed in turns. Default 8. */
   readonly group?: number;
   readonly onMeasured?: (done: number, total: number) => void;
@@ -62,7 +57,7 @@ async function measureGroup(
   options: SessionProbeOptions,
   signal: AbortSignal | undefined,
 ): Promise<(Latency | null)[]> {
-  const { backbone, window, promptTokens, decodeTokens = 8, prompts = 1, clock = () => performance.now() } = options;
+  const { backbone, window, promptTokens, decodeTokens = 8, clock = () => performance.now() } = options;
   const sessions: DecoderSession[] = [];
   try {
     for (const architecture of architectures) {
@@ -76,17 +71,12 @@ async function measureGroup(
     const prompt = rng.integers(promptTokens, backbone.vocab);
     const further = rng.integers(decodeTokens, backbone.vocab);
     const tasks = sessions.map((session) => async () => {
-      let [reading, decoding] = [0, 0];
-      for (let i = 0; i < prompts; i++) {
-        session.truncate(0);
-        const began = clock();
-        await session.advance(prompt);
-        const first = clock();
-        for (const id of further) await session.advance([id]);
-        reading += first - began;
-        decoding += clock() - first;
-      }
-      return [reading / prompts, decoding / prompts / decodeTokens];
+      session.truncate(0);
+      const began = clock();
+      await session.advance(prompt);
+      const first = clock();
+      for (const id of further) await session.advance([id]);
+      return [first - began, (clock() - first) / decodeTokens];
     });
     const timings = await interleavedTimings(tasks, {
       ...options,

@@ -25,9 +25,9 @@ export class NoisyProbeError extends PareError {
   override readonly code = "NOISY_PROBE";
 }
 
-/** Distance of the quartiles of runs, as a share of their median, that is taken without more of them. */
+/** Spread of the faster runs that is taken without more of them. */
 const MOST_SPREAD = 0.2;
-/** Standard error of the median, as a share of it, that still lets architectures be ranked. */
+/** Standard error of the lower quartile, as a share of it, that still lets architectures be ranked. */
 const MOST_ERROR = 0.1;
 /** Runs are raised up to so many times their number. */
 const MOST_MORE = 4;
@@ -35,10 +35,11 @@ const MOST_MORE = 4;
 const MOST_LEFT_OUT = 0.25;
 
 /**
- * Medians of the times of several things, which are run in turns, so that what the machine does meanwhile falls on all of
- * them. Runs whose numbers are not positive and finite, or too long, are dropped and made again. Where the quartiles of the
- * runs lie further apart than 20 % of the median, more runs are made; where its standard error is then still above 10 %, the
- * thing is left out.
+ * Lower quartiles of the times of several things, which are run in turns, so that what the machine does meanwhile falls on
+ * all of them. Whatever else the machine does only adds to a time, often doubling it for seconds, so that the faster runs
+ * tell what a thing takes, and half of the runs may be disturbed. Runs whose numbers are not positive and finite, or too
+ * long, are dropped and made again. Where twice the distance from the fastest run to the quartile is more than 20 % of it,
+ * more runs are made; where its standard error is then still above 10 %, the thing is left out.
  * @returns null for what failed or stayed too noisy
  * @throws NoisyProbeError when more than a quarter was too noisy
  */
@@ -78,8 +79,8 @@ export async function interleavedTimings(
   }
   const failed = all.filter((i) => runs[i]!.length < repeats).length;
   if (failed > 0) warn(`${failed} of ${tasks.length} latencies could not be measured and are left out`);
-  // Of normal numbers, the median's standard error is 1.25 deviations, and a deviation 0.74 of the quartiles' distance.
-  const noisy = (i: number): boolean => wide(i) && (0.93 * spread(i)) / Math.sqrt(runs[i]!.length) > MOST_ERROR;
+  // Of seven normal numbers, the spread is 1.36 deviations, as many as the standard error of a lower quartile of one.
+  const noisy = (i: number): boolean => wide(i) && spread(i) / Math.sqrt(runs[i]!.length) > MOST_ERROR;
   const left = all.filter(noisy);
   if (left.length > MOST_LEFT_OUT * tasks.length)
     throw new NoisyProbeError(
@@ -88,12 +89,8 @@ export async function interleavedTimings(
   if (left.length > 0) warn(`${left.length} of ${tasks.length} latencies stay too noisy and are left out`);
   return runs.map((own, i) => {
     if (own.length < repeats || noisy(i)) return null;
-    const medianOf = (number: number): number =>
-      quantile(
-        own.map((run) => run[number]!),
-        0.5,
-      );
-    return { values: own[0]!.map((_, number) => medianOf(number)), noise: spread(i), runs: own.length };
+    const timeOf = (number: number): number => lowerQuartile(own.map((run) => run[number]!));
+    return { values: own[0]!.map((_, number) => timeOf(number)), noise: spread(i), runs: own.length };
   });
 }
 
@@ -101,15 +98,15 @@ function isGood(numbers: readonly number[], { longest = Infinity }: TimingOption
   return numbers.every((value) => Number.isFinite(value) && value > 0) && numbers[0]! <= longest;
 }
 
-function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = share * (sorted.length - 1);
+function lowerQuartile(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const at = (sorted.length - 1) / 4;
   const [low, high] = [sorted[Math.floor(at)]!, sorted[Math.ceil(at)]!];
   return low + (at - Math.floor(at)) * (high - low);
 }
 
-/** Distance of the quartiles of the runs' first numbers, as a share of the median. */
+/** Twice the distance of the runs' first numbers from the fastest to the lower quartile, as a share of that. */
 function spreadOf(runs: readonly (readonly number[])[]): number {
   const first = runs.map(([value]) => value!);
-  return (quantile(first, 0.75) - quantile(first, 0.25)) / quantile(first, 0.5);
+  return 2 * (1 - Math.min(...first) / lowerQuartile(first));
 }
