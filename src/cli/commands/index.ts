@@ -50,6 +50,10 @@ export const commands: CommandTable = {
     summary: "run the experiment of a published system and say whether its claim holds",
     load: async () => (await import("./reproduce.ts")).reproduceCommand,
   },
+  rl: {
+    summary: "train a model by rewards: answers that can be checked become right more often",
+    load: async () => (await import("./rl.ts")).rl,
+  },
   run: {
     summary: "continue a prompt, or chat, with a model",
     load: async () => (await import("./run.ts")).run,

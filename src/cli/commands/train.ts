@@ -10,6 +10,7 @@ import { modelArgument } from "../model.ts";
 import { textOf } from "../text-file.ts";
 import { readLessons, trainingText } from "../train/lessons.ts";
 import { trainingMethod, trainingMethods } from "../train/methods.ts";
+import { outputTypes } from "../train/run-folder.ts";
 import { existing, newModel } from "../train/start.ts";
 import { trainModel } from "../train/train-model.ts";
 import { blockOf } from "./compress.ts";
@@ -63,7 +64,7 @@ export const trainCommand = command({
     dtype: {
       type: "string",
       value: "type",
-      choices: ["f32", "f16", "bf16"],
+      choices: outputTypes,
       default: "f16",
       summary: "of what is not packed",
     },

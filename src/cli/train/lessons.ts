@@ -12,6 +12,7 @@ import {
   tokenBatch,
 } from "../../train/index.ts";
 import { UsageError } from "../errors.ts";
+import { readJsonLines } from "../json-lines.ts";
 import { nameOf, textOf } from "../text-file.ts";
 
 /** What a model learns from, and what it is tested on meanwhile. */
@@ -120,30 +121,19 @@ export function learnedTokens({ targets }: TokenBatch): number {
 }
 
 async function readExamples(tokenizer: Tokenizer, path: string): Promise<Example[]> {
-  const lines = (await textOf(path)).split("\n");
-  const examples = lines.flatMap((line, i) => {
-    if (line.trim() === "") return [];
-    const fail = (why: string): never => {
-      throw new UsageError(`${path}, line ${i + 1}: ${why}`);
-    };
-    let record: unknown;
-    try {
-      record = JSON.parse(line);
-    } catch {
-      return fail('it is not JSON; each line is one example, such as {"prompt": "...", "response": "..."}');
-    }
-    return [exampleOf(tokenizer, record as Record<string, unknown> | null, fail)];
-  });
+  const examples = await readJsonLines(path, { prompt: "...", response: "..." }, (record, fail) =>
+    exampleOf(tokenizer, record, fail),
+  );
   if (examples.length === 0) throw new UsageError(`${path} has no examples`);
   return examples;
 }
 
 function exampleOf(
   tokenizer: Tokenizer,
-  record: Record<string, unknown> | null,
+  record: Readonly<Record<string, unknown>>,
   fail: (why: string) => never,
 ): Example {
-  const { messages, prompt, response = record?.["completion"], text } = record ?? {};
+  const { messages, prompt, response = record["completion"], text } = record;
   if (Array.isArray(messages)) return conversation(tokenizer, messages as ChatMessage[], fail);
   if (typeof prompt === "string" && typeof response === "string") {
     if (tokenizer.chatTemplate) {

@@ -1,21 +1,18 @@
-import { existsSync, readFileSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { writeFileAtomic } from "../../formats/node.ts";
 import type { TrainingMethod } from "../../methods/index.ts";
 import { type DecoderConfig, decoderConfig, decoderLogits, type Weights } from "../../models/index.ts";
-import { crossEntropy, Dense, optim } from "../../nn/index.ts";
+import { crossEntropy, optim } from "../../nn/index.ts";
 import type { Report } from "../../report/index.ts";
 import { compile, type DeviceOptions } from "../../runtime/index.ts";
-import { type HostTensor, isFloat, isHostTensor } from "../../tensor/index.ts";
+import type { HostTensor } from "../../tensor/index.ts";
 import { IGNORED, type LogEntry, Progress, type TokenBatch, train } from "../../train/index.ts";
-import { checkpointFolder, curvePage, openRunLog } from "../../train/node.ts";
+import { checkpointFolder, openRunLog } from "../../train/node.ts";
 import { type OutputFormat, writeFormats } from "../compress/formats.ts";
 import { reportOf, writeReport } from "../compress/report.ts";
 import { stage } from "../compress/staging.ts";
 import type { MeasuredText } from "../compress/texts.ts";
-import { UsageError } from "../errors.ts";
 import { type Lessons, learnedTokens } from "./lessons.ts";
+import { claim, type OutputType, weightsIn, writeCurves } from "./run-folder.ts";
 import type { Beginning } from "./start.ts";
 
 export interface TrainJob {
@@ -29,7 +26,7 @@ export interface TrainJob {
   readonly evaluateEvery: number;
   readonly checkpointEvery: number;
   /** Type of the dense weights that are written. */
-  readonly dtype: "f32" | "f16" | "bf16";
+  readonly dtype: OutputType;
   readonly out: string;
   readonly formats: readonly OutputFormat[];
   /** Where a report compares with the model that training began with: on what text, and where that model is. */
@@ -67,7 +64,7 @@ export async function trainModel(job: TrainJob): Promise<TrainOutcome | null> {
   const device: DeviceOptions = job.threads === undefined ? {} : { threads: job.threads };
   const staging = await stage(job.out, job);
   try {
-    await claim(staging.state, job);
+    await claim(staging.state, { method: method.name, steps, rate: job.rate, ...job.identity }, job);
     const start = await method.start({ config: decoderConfig(beginning.json), weights: beginning.weights });
     const { config } = start;
     const store = checkpointFolder(join(staging.state, "checkpoints"));
@@ -112,7 +109,7 @@ export async function trainModel(job: TrainJob): Promise<TrainOutcome | null> {
       return null;
     }
     const finished = await method.finish({ config, weights: result.params });
-    const weights = inType(finished.weights, job.dtype);
+    const weights = weightsIn(finished.weights, job.dtype);
     const json = { ...beginning.json, tie_word_embeddings: finished.config.tied };
     const name = job.out.split(/[/\\]/).at(-1)!;
     const made = { name, json, weights, tokenizer: beginning.tokenizer };
@@ -149,22 +146,6 @@ function wrapped({ method, optimizer, steps }: TrainJob): optim.Optimizer {
       ? optim.muon({ weightDecay: 0.1, otherRate: 0.15, others: { beta1: 0.9, beta2: 0.95, weightDecay: 0 } })
       : optim.adamw({ beta2: 0.95, weightDecay: 0.1 });
   return method.optimizer?.(inner, steps) ?? inner;
-}
-
-/** Makes sure that what lies in the state folder is of this run. @throws UsageError */
-async function claim(state: string, { method, steps, rate, identity, force, note }: TrainJob): Promise<void> {
-  const path = join(state, "run.json");
-  const wanted = JSON.stringify({ method: method.name, steps, rate, ...identity });
-  if (existsSync(path)) {
-    if (readFileSync(path, "utf8") === wanted) return note("going on from the last checkpoint");
-    if (!force)
-      throw new UsageError(
-        `${state} holds checkpoints of a run with other options; give the same ones to go on, --force to begin anew, or another --out`,
-      );
-    await rm(state, { recursive: true });
-  }
-  await mkdir(state, { recursive: true });
-  await writeFileAtomic(path, (sink) => sink.write(new TextEncoder().encode(wanted)));
 }
 
 interface LossProgram {
@@ -226,27 +207,6 @@ function compiledLoss(
   const loss = (bag: unknown, { ids, targets }: TokenBatch<never>) =>
     crossEntropy(decoderLogits(config, bag as Weights, ids), targets, { ignore: IGNORED });
   return compile(loss as never, [weights, batch], device) as never;
-}
-
-/** Dense matrices and vectors in another type; packed ones stay as they are. */
-function inType(weights: Weights, dtype: TrainJob["dtype"]): Weights {
-  const cast = (t: HostTensor): HostTensor => (isFloat(t.dtype) ? t.cast(dtype) : t);
-  return Object.fromEntries(
-    Object.entries(weights).map(([name, value]) => {
-      if (value instanceof Dense && isHostTensor(value.values)) return [name, new Dense(cast(value.values))];
-      return [name, isHostTensor(value) ? cast(value) : value];
-    }),
-  );
-}
-
-async function writeCurves(folder: string, title: string, entries: readonly LogEntry[]): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  const files = {
-    "log.jsonl": entries.map((entry) => `${JSON.stringify(entry)}\n`).join(""),
-    "curves.html": curvePage(title, entries),
-  };
-  for (const [file, text] of Object.entries(files))
-    await writeFileAtomic(join(folder, file), (sink) => sink.write(new TextEncoder().encode(text)));
 }
 
 /** Mean training loss over the last steps. */

@@ -3,5 +3,7 @@ export * from "./advantages.ts";
 export * from "./errors.ts";
 export * from "./objective.ts";
 export * from "./policy.ts";
+export * from "./prompt-batches.ts";
 export * from "./rollouts.ts";
 export * from "./train-policy.ts";
+export * from "./verifiers.ts";

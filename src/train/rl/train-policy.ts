@@ -46,6 +46,11 @@ export interface TrainPolicyOptions<W, P extends Prompt, I>
   readonly rolloutPrecision?: "f32" | "bf16";
   /** Steps in a row of which no group teaches anything that end the run. Default 10. */
   readonly patience?: number;
+  /**
+   * The reward of a completion that leaves nothing to learn. Where all completions earned it, `patience` steps in a row end
+   * the run early instead of failing it. Default: there is none.
+   */
+  readonly solved?: number;
   /** Further numbers to log about what was drawn. */
   readonly measure?: (groups: readonly Group<P>[], step: number) => Readonly<Record<string, number>>;
   /** Measures the policy every so many steps and after the last; `rollouts` draws with the weights of the moment. */
@@ -112,26 +117,28 @@ class PolicyRun<W, P extends Prompt, I> {
     if (resumed) await this.#restore(resumed);
     await this.#hand();
     let stopped: TrainResult<W>["stopped"] = "done";
-    while (this.#step < steps) {
+    let solved = false;
+    while (this.#step < steps && !solved) {
       const before = prompts.state();
       try {
         signal?.throwIfAborted();
-        await this.#advance();
+        solved = await this.#advance();
       } catch (error) {
         if (!signal?.aborted || error !== signal.reason) throw error;
         prompts.restore(before);
         stopped = "aborted";
         break;
       }
-      if (evaluate && (this.#step === steps || this.#step % evaluate.every === 0)) await this.#evaluate();
+      if (solved) stopped = "early";
+      if (evaluate && (solved || this.#step === steps || this.#step % evaluate.every === 0)) await this.#evaluate();
       if (checkpoint && this.#step % checkpoint.every === 0) await this.#save();
     }
     if (checkpoint && this.#saved !== this.#step) await this.#save();
     return { params: withTrained(policy.weights, await this.#trained()), log: this.#log, step: this.#step, stopped };
   }
 
-  /** One step, logged. */
-  async #advance(): Promise<void> {
+  /** One step, logged. @returns whether nothing is left to learn */
+  async #advance(): Promise<boolean> {
     const { measure, schedule } = this.#options;
     const rng = new Rng(this.#options.seed ?? 0).fork(`step ${this.#step}`);
     const groups = await this.#draw(rng.fork("completions").integer(2 ** 32));
@@ -140,8 +147,7 @@ class PolicyRun<W, P extends Prompt, I> {
     if (samples.length === 0) {
       this.#step++;
       this.#write("train", { ...drawn, ...measure?.(groups, this.#step - 1) });
-      this.#idled(groups);
-      return;
+      return this.#idled(groups);
     }
     this.#idle = 0;
     const rate = schedule(this.#step);
@@ -149,6 +155,7 @@ class PolicyRun<W, P extends Prompt, I> {
     this.#step++;
     await this.#hand();
     this.#write("train", { ...drawn, ...learnt, rate, ...measure?.(groups, this.#step - 1) });
+    return false;
   }
 
   /** Completions of the next prompts with their rewards. */
@@ -234,11 +241,16 @@ class PolicyRun<W, P extends Prompt, I> {
     );
   }
 
-  /** Counts a step that taught nothing. @throws NoLearningSignalError when there were too many in a row */
-  #idled(groups: readonly Group<P>[]): void {
-    const { patience = 10 } = this.#options;
+  /**
+   * Counts a step that taught nothing.
+   * @returns whether there were too many in a row because all is solved
+   * @throws NoLearningSignalError when there were too many in a row for another reason
+   */
+  #idled(groups: readonly Group<P>[]): boolean {
+    const { patience = 10, solved } = this.#options;
     this.#idle++;
-    if (this.#idle < patience) return;
+    if (this.#idle < patience) return false;
+    if (groups.every(({ rewards }) => rewards.every((reward) => reward === solved))) return true;
     const rewards = new Set(groups.flatMap((group) => group.rewards));
     const last = rewards.size === 1 ? `the last were all ${[...rewards][0]}` : "they differ between prompts only";
     throw new NoLearningSignalError(

@@ -344,6 +344,22 @@ describe("a stopped run", () => {
     expect(await run).toMatchObject({ step: 0, stopped: "aborted" });
     expect(JSON.stringify(prompts.state())).toBe(before);
   });
+
+  it("ends early, with what was learnt, where every completion is as good as can be", async () => {
+    const { step, stopped, params, log } = await trainPolicy({
+      ...banditOptions(),
+      policy: tablePolicy([[3, 0, 0]]),
+      prompts: always([{ ids: [0] }]),
+      verify: (_, { tokens }) => Number(tokens[0] === 0),
+      steps: 2000,
+      patience: 4,
+      solved: 1,
+    });
+    expect(stopped).toBe("early");
+    expect(step).toBeLessThan(2000);
+    expect(log.slice(-4).every(({ values }) => values["reward"] === 1)).toBe(true);
+    expect(probabilities(params.table.toArray())[0]).toBeGreaterThan(0.8);
+  });
 });
 
 describe("bad input", () => {

@@ -7,3 +7,4 @@ export * from "./scramble.ts";
 export * from "./spectral-adapters.ts";
 export { lowMagnitudeMask, principalMask, type Rank, safeMask } from "./spectrum.ts";
 export * from "./summary.ts";
+export * from "./training-masks.ts";

@@ -5,3 +5,4 @@ export * from "./method.ts";
 export * from "./parq.ts";
 export * from "./quantized.ts";
 export * from "./rolora.ts";
+export * from "./spectral.ts";
