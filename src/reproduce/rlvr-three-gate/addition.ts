@@ -2,7 +2,14 @@ import { type DecoderConfig, decoderConfig, decoderLogits, initDecoder, type Wei
 import { crossEntropy, Dense, optim, targetLogProbs } from "../../nn/index.ts";
 import { compile } from "../../runtime/index.ts";
 import { HostTensor, Rng, spec, type Tensor } from "../../tensor/index.ts";
-import { type BatchSource, type Completion, type Prompt, type TokenBatch, train } from "../../train/index.ts";
+import {
+  type BatchSource,
+  type Completion,
+  drawnBatches,
+  type Prompt,
+  type TokenBatch,
+  train,
+} from "../../train/index.ts";
 import type { Setting } from "../system.ts";
 import { cachedTree } from "../workbench.ts";
 
@@ -33,59 +40,22 @@ export function isRight({ answer }: Sum, { tokens: given }: Completion): number 
 }
 
 /** Random sums, `count` at a time. */
-export class RandomSums implements BatchSource<readonly Sum[]> {
-  readonly #count: number;
-  #rng: Rng;
+export const randomSums = (count: number, rng: Rng): BatchSource<readonly Sum[]> =>
+  drawnBatches(rng, (next) => Array.from({ length: count }, () => next.choice(sums)));
 
-  constructor(count: number, rng: Rng) {
-    this.#count = count;
-    this.#rng = rng;
-  }
-
-  next(): readonly Sum[] {
-    return Array.from({ length: this.#count }, () => this.#rng.choice(sums));
-  }
-
-  state(): unknown {
-    return this.#rng.toJSON();
-  }
-
-  restore(state: unknown): void {
-    this.#rng = Rng.fromJSON(state);
-  }
-}
-
-/** Sums with an answer that is right or random, as sequences whose loss is on the answer. */
-export class AnsweredSums implements BatchSource<TokenBatch> {
-  readonly #count: number;
-  readonly #right: number;
-  #rng: Rng;
-
-  /** @param right how often the answer is the right one rather than a random number */
-  constructor(count: number, right: number, rng: Rng) {
-    this.#count = count;
-    this.#right = right;
-    this.#rng = rng;
-  }
-
-  next(): TokenBatch {
-    return answered(
-      Array.from({ length: this.#count }, () => {
-        const { ids, answer } = this.#rng.choice(sums);
-        const given = this.#rng.uniform() < this.#right ? answer : tokens(`${twoDigits(this.#rng.integer(100))}.`);
-        return { ids, answer: given };
+/**
+ * Sums with an answer that is right or random, as sequences whose loss is on the answer.
+ * @param right how often the answer is the right one rather than a random number
+ */
+export const answeredSums = (count: number, right: number, rng: Rng): BatchSource<TokenBatch> =>
+  drawnBatches(rng, (next) =>
+    answered(
+      Array.from({ length: count }, () => {
+        const { ids, answer } = next.choice(sums);
+        return { ids, answer: next.uniform() < right ? answer : tokens(`${twoDigits(next.integer(100))}.`) };
       }),
-    );
-  }
-
-  state(): unknown {
-    return this.#rng.toJSON();
-  }
-
-  restore(state: unknown): void {
-    this.#rng = Rng.fromJSON(state);
-  }
-}
+    ),
+  );
 
 function answered(texts: readonly Sum[]): TokenBatch {
   const length = texts[0]!.ids.length + texts[0]!.answer.length - 1;
@@ -124,7 +94,7 @@ export async function baseModel({ seed, bench, signal, log }: Setting): Promise<
   return cachedTree(bench, ["addition", "unit", seed, config, steps, RIGHT], start, async () => {
     const { params, log: losses } = await train({
       params: start,
-      data: new AnsweredSums(128, RIGHT, rng.fork("texts")),
+      data: answeredSums(128, RIGHT, rng.fork("texts")),
       steps,
       threads: 1,
       loss: (weights, batch) => answerLoss(config, weights as Weights, batch),

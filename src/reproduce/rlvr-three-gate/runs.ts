@@ -2,18 +2,19 @@ import {
   analyzeUpdates,
   type BitMask,
   changedMask,
+  layerMatrices,
   type MatrixPair,
+  masksByPath,
   summaryOf,
   type UpdateReport,
   type UpdateSummary,
 } from "../../methods/index.ts";
 import type { Weights } from "../../models/index.ts";
-import { asWeight, type Dense, optim } from "../../nn/index.ts";
-import type { HostTensor } from "../../tensor/index.ts";
+import { optim } from "../../nn/index.ts";
 import { Rng } from "../../tensor/index.ts";
 import { decoderPolicy, isLora, train, trainPolicy } from "../../train/index.ts";
 import type { Setting } from "../system.ts";
-import { AnsweredSums, answerLoss, config, isRight, POINT, RandomSums, type Sum } from "./addition.ts";
+import { answeredSums, answerLoss, config, isRight, POINT, randomSums, type Sum } from "./addition.ts";
 
 const SEQUENCES = 128;
 const SAMPLES = 8;
@@ -24,6 +25,8 @@ export interface RunOptions {
   readonly updates: number;
   /** Which draws, of data and of completions. */
   readonly draw: number;
+  /** Texts in an update; default 128. */
+  readonly sequences?: number;
 }
 
 const optimizer = () => optim.adamw({ weightDecay: 0 });
@@ -32,11 +35,11 @@ const optimizer = () => optim.adamw({ weightDecay: 0 });
 export async function fineTune(
   { signal }: Setting,
   weights: Weights,
-  { rate, updates, draw }: RunOptions,
+  { rate, updates, draw, sequences = SEQUENCES }: RunOptions,
 ): Promise<Weights> {
   const { params } = await train({
     params: weights,
-    data: new AnsweredSums(SEQUENCES, 1, new Rng(draw).fork("answers")),
+    data: answeredSums(sequences, 1, new Rng(draw).fork("answers")),
     steps: updates,
     threads: 1,
     loss: (traced, batch) => answerLoss(config, traced as Weights, batch),
@@ -50,8 +53,9 @@ export async function fineTune(
 
 export interface ReinforceOptions extends RunOptions {
   /** Entries of matrices that may change, by name of the matrix. */
-  readonly masks?: Readonly<Record<string, BitMask>>;
-  readonly trainable?: (path: string) => boolean;
+  readonly masks?: ReadonlyMap<string, BitMask>;
+  /** Completions of a sum. Default 8. */
+  readonly samples?: number;
   /** Trains adapters only. */
   readonly adapters?: boolean;
 }
@@ -60,13 +64,13 @@ export interface ReinforceOptions extends RunOptions {
 export async function reinforce(
   { signal }: Setting,
   weights: Weights,
-  { rate, updates, draw, masks, trainable, adapters = false }: ReinforceOptions,
+  { rate, updates, draw, sequences = SEQUENCES, samples = SAMPLES, masks, adapters = false }: ReinforceOptions,
 ): Promise<Weights> {
   const { params } = await trainPolicy<Weights, Sum, unknown>({
     policy: decoderPolicy(config, weights),
-    prompts: new RandomSums(SEQUENCES / SAMPLES, new Rng(draw).fork("sums")),
+    prompts: randomSums(sequences / samples, new Rng(draw).fork("sums")),
     verify: isRight,
-    samples: SAMPLES,
+    samples,
     maxTokens: 4,
     stop: [POINT],
     steps: updates,
@@ -75,10 +79,7 @@ export async function reinforce(
     rolloutPrecision: adapters ? "f32" : "bf16",
     optimizer: optimizer(),
     schedule: () => rate,
-    ...(masks && {
-      masks: Object.fromEntries(Object.entries(masks).map(([name, mask]) => [`${name}.values`, mask.toTensor()])),
-    }),
-    ...(trainable && { trainable }),
+    ...(masks && { masks: masksByPath(masks) }),
     ...(adapters && { trainable: isLora }),
     signal,
   });
@@ -86,18 +87,9 @@ export async function reinforce(
   return params;
 }
 
-/** The matrices of the layers, `f32`, by name. */
-export function matricesOf(weights: Weights): Map<string, HostTensor> {
-  return new Map(
-    Object.entries(weights).flatMap(([name, weight]) =>
-      name.endsWith("_proj.weight") ? [[name, (asWeight(weight) as Dense).values as HostTensor]] : [],
-    ),
-  );
-}
-
 function pairsOf(before: Weights, after: Weights): MatrixPair[] {
-  const trained = matricesOf(after);
-  return Array.from(matricesOf(before), ([name, matrix]) => ({ name, before: matrix, after: trained.get(name)! }));
+  const trained = layerMatrices(after);
+  return Array.from(layerMatrices(before), ([name, matrix]) => ({ name, before: matrix, after: trained.get(name)! }));
 }
 
 /** What a run changed. */
