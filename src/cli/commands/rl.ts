@@ -131,7 +131,7 @@ export const rl = command({
     return {
       text: [
         `right ${percent(reward.first)} -> ${percent(reward.last)} (first and last steps)`,
-        `divergence ${kl.last.toPrecision(3)} nats a token; ${percent(skipped.last)} of prompts told nothing apart`,
+        `divergence ${(kl?.last ?? 0).toPrecision(3)} nats a token; ${percent(skipped.last)} of prompts told nothing apart`,
         `${megabytes(bytes)} of weights: ${out}`,
         `${out}/training/curves.html shows the course of it`,
       ].join("\n"),

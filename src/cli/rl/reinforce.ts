@@ -49,7 +49,7 @@ export interface ReinforceJob {
   readonly note: (line: string) => void;
 }
 
-/** Means over the first and over the last steps. */
+/** Means over the first and over the last steps, ten where there are twenty. */
 export interface Course {
   readonly first: number;
   readonly last: number;
@@ -58,8 +58,8 @@ export interface Course {
 export interface ReinforceOutcome {
   readonly steps: number;
   readonly reward: Course;
-  /** Divergence from the model that training began with, in nats a token. */
-  readonly kl: Course;
+  /** Divergence from the model that training began with, in nats a token; null where no step taught anything. */
+  readonly kl: Course | null;
   /** Share of prompts whose completions all earned the same, so that they taught nothing. */
   readonly skipped: Course;
   readonly weights: Weights;
@@ -67,8 +67,9 @@ export interface ReinforceOutcome {
 
 /** Steps that a mean is taken over; as many in a row that teach nothing end the run. */
 const STEPS = 10;
-/** Steps between two lines of progress. */
+/** Steps between two lines of progress, and seconds where steps are slow. */
 const TOLD_EVERY = 10;
+const TOLD_AFTER = 10;
 const SHARE_OF_WARM_UP = 0.05;
 
 /**
@@ -95,8 +96,8 @@ export async function reinforce(job: ReinforceJob): Promise<ReinforceOutcome | n
     await writeFormats(staging.folder, { name, json, weights, tokenizer: beginning.tokenizer }, ["safetensors"]);
     await writeCurves(join(staging.folder, "training"), `${name}: rewards, ${method.name}`, run.log);
     await staging.finish();
-    const course = (value: string): Course => courseOf(run.log, value);
-    return { steps: run.steps, reward: course("reward"), kl: course("kl"), skipped: course("skipped"), weights };
+    const [reward, skipped] = [courseOf(run.log, "reward")!, courseOf(run.log, "skipped")!];
+    return { steps: run.steps, reward, kl: courseOf(run.log, "kl"), skipped, weights };
   } catch (error) {
     await staging.discard();
     throw error;
@@ -119,6 +120,7 @@ async function trainedIn(
   const { beginning, method, steps, batch, samples, seed, signal, note } = job;
   const store = checkpointFolder(join(state, "checkpoints"));
   const log = await openRunLog(join(state, "log.jsonl"), await store.newest());
+  let told = 0;
   const progress = new Progress({ steps, perStep: { count: batch * samples, unit: "completions" } });
   try {
     const masks = await masksFor(job);
@@ -149,7 +151,9 @@ async function trainedIn(
       signal,
       onLog(entry) {
         log.write(entry);
-        if (entry.step % TOLD_EVERY === 0 || entry.step === steps) note(progress.line(entry));
+        if (entry.step % TOLD_EVERY !== 0 && entry.step !== steps && entry.seconds < told + TOLD_AFTER) return;
+        told = entry.seconds;
+        note(progress.line(entry));
       },
     });
     if (result.stopped === "aborted") return null;
@@ -179,8 +183,10 @@ async function masksFor({
   return masksByPath(masks);
 }
 
-function courseOf(log: readonly LogEntry[], value: string): Course {
+function courseOf(log: readonly LogEntry[], value: string): Course | null {
   const values = log.flatMap(({ values: { [value]: x } }) => (x === undefined ? [] : [x]));
+  if (values.length === 0) return null;
+  const count = Math.min(STEPS, Math.ceil(values.length / 2));
   const mean = (part: readonly number[]): number => part.reduce((sum, x) => sum + x, 0) / part.length;
-  return { first: mean(values.slice(0, STEPS)), last: mean(values.slice(-STEPS)) };
+  return { first: mean(values.slice(0, count)), last: mean(values.slice(-count)) };
 }
