@@ -1,5 +1,6 @@
-import { processorClock, sessionProbe } from "../../methods/index.ts";
-import type { Check, System } from "../system.ts";
+import { type LatencyProbe, processorClock, sessionProbe } from "../../methods/index.ts";
+import type { DecoderConfig } from "../../models/index.ts";
+import type { Check, Finding, Setting, System } from "../system.ts";
 import { attentionChecks } from "./attention.ts";
 import { inheritanceChecks } from "./inheritance.ts";
 import { Laboratory, PROMPT, REPEATS, space } from "./laboratory.ts";
@@ -22,8 +23,8 @@ export const mobileLlmFlash: System = {
   claim:
     "a model of measured latency ranks shapes better than their size does, and a search by it for layers, widths and attention finds models that answer sooner than what they were pruned from at nearly its quality",
   bar: "leave-one-out R² 0.9 and Kendall's tau 0.8 on fresh shapes; inherited weights 0.5 nats ahead of random ones; a model with 0.67 of the latency and 0.15 nats more at most; hypervolume not below random choice's and, with --full, above that of pruning depth or width alone; layers that skip attention faster than sliding ones, and better apart than in a row",
-  async experiment(setting) {
-    const laboratory = await Laboratory.open(setting, (backbone) =>
+  experiment: (setting) =>
+    searchedOn(setting, (backbone) =>
       sessionProbe({
         backbone,
         window: space.window,
@@ -34,27 +35,31 @@ export const mobileLlmFlash: System = {
         threads: 1,
         warn: setting.log,
       }),
-    );
-    const told = (checks: readonly Check[]): readonly Check[] => {
-      for (const { what, ours, baseline, holds } of checks)
-        setting.log(`${holds ? "holds" : "FAILS"}: ${what}: ${ours.toPrecision(4)}, ${baseline.toPrecision(4)}`);
-      return checks;
-    };
-    const latency = await latencyChecks(setting, laboratory);
-    const checks = [...told(latency.checks)];
-    checks.push(...told(await attentionChecks(setting, laboratory)));
-    checks.push(...told(await inheritanceChecks(setting, laboratory)));
-    const front = await frontChecks(setting, laboratory, latency.model);
-    checks.push(...told(front.checks));
-    if (setting.full) checks.push(...told(await searchChecks(setting, laboratory, latency.model)));
-    return {
-      checks,
-      metrics: { ...latency.metrics, ...front.metrics },
-      baseline: {},
-      notes: [
-        `latency is the processor time of one thread for a prompt of ${PROMPT} tokens: the lower quartile of ${REPEATS} or more runs in turns, since what else a machine does comes in stretches and only adds`,
-        "the search sees one part of the held-out text, and its front is judged on another",
-      ],
-    };
-  },
+    ),
 };
+
+/** The experiment on a device that a probe measures. */
+export async function searchedOn(setting: Setting, probe: (backbone: DecoderConfig) => LatencyProbe): Promise<Finding> {
+  const laboratory = await Laboratory.open(setting, probe);
+  const told = (checks: readonly Check[]): readonly Check[] => {
+    for (const { what, ours, baseline, holds } of checks)
+      setting.log(`${holds ? "holds" : "FAILS"}: ${what}: ${ours.toPrecision(4)}, ${baseline.toPrecision(4)}`);
+    return checks;
+  };
+  const latency = await latencyChecks(setting, laboratory);
+  const checks = [...told(latency.checks)];
+  checks.push(...told(await attentionChecks(setting, laboratory)));
+  checks.push(...told(await inheritanceChecks(setting, laboratory)));
+  const front = await frontChecks(setting, laboratory, latency.model);
+  checks.push(...told(front.checks));
+  if (setting.full) checks.push(...told(await searchChecks(setting, laboratory, latency.model)));
+  return {
+    checks,
+    metrics: { ...latency.metrics, ...front.metrics },
+    baseline: {},
+    notes: [
+      `latency is the processor time of one thread for a prompt of ${PROMPT} tokens: the lower quartile of ${REPEATS} or more runs in turns, since what else a machine does comes in stretches and only adds`,
+      "the search sees one part of the held-out text, and its front is judged on another",
+    ],
+  };
+}

@@ -39,7 +39,7 @@ export async function frontChecks(
   const trials: Trial[] = [];
   const options = { space, latency, evaluate: (x: Architecture) => laboratory.loss(x), reference };
   const { seed, full, signal, log } = setting;
-  const count = full ? TRIALS : 10;
+  const count = full ? TRIALS : 16;
   for await (const trial of searchArchitectures({
     ...options,
     trials: count,

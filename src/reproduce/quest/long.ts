@@ -18,7 +18,7 @@ function longTerms({ seed }: Setting): Terms {
       matrices: 1 / Math.sqrt(32),
     },
     training: { steps: 1000, batch: 16, length: 128 },
-    rates: [5e-3, 1e-2, 2e-2],
+    rates: [1e-2, 2e-2, 4e-2],
     seeds: [seed],
   };
 }

@@ -1,0 +1,3 @@
+import { proves } from "../proof.ts";
+
+proves("paramdelta");
