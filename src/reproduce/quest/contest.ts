@@ -44,6 +44,9 @@ export interface Entry {
   readonly loss: number;
 }
 
+/** Held-out text that losses are reported of; as much behind it is kept to choose rates by. */
+const REPORTED = { windows: 64, length: 128 } as const;
+
 const outliers = { channels: 2, size: 6 } as const;
 
 /** Trains models from scratch, the same starts and the same batches for all methods. */
@@ -56,18 +59,27 @@ export class Contest {
     this.#terms = terms;
   }
 
-  /** A method at that learning rate which ends at the lowest training loss on the first seed. */
+  /** A method at that learning rate which ends lowest on text kept to choose by, on the first seed. */
   async entry(method: Method, bits: Bits, { withOutliers = false } = {}): Promise<Entry> {
     const { rates, seeds } = this.#terms;
     const [first, ...others] = seeds as [number, ...number[]];
     const tried: Run[] = [];
     for (const rate of rates) tried.push(await this.#run(method, bits, rate, first, withOutliers));
-    const ends = tried.map(({ losses }) => lastQuarter(losses)[1]);
-    const best = ends.indexOf(Math.min(...ends));
+    const best = rates.length === 1 ? 0 : await this.#best(tried);
     const rate = rates[best]!;
     const runs = [tried[best]!];
     for (const seed of others) runs.push(await this.#run(method, bits, rate, seed, withOutliers));
     return { rate, runs, loss: mean(runs.map(({ heldOut }) => heldOut)) };
+  }
+
+  /** Which run is best on held-out text behind that which losses are reported of. */
+  async #best(runs: readonly Run[]): Promise<number> {
+    const losses: number[] = [];
+    for (const { start, weights } of runs) {
+      const heldOut = start.heldOut.slice(REPORTED.windows * REPORTED.length);
+      losses.push(await heldOutLoss(this.#setting, { ...start, weights, heldOut }, REPORTED));
+    }
+    return losses.indexOf(Math.min(...losses));
   }
 
   async #run(method: Method, bits: Bits, rate: number, seed: number, withOutliers: boolean): Promise<Run> {
@@ -86,7 +98,7 @@ export class Contest {
       { ...start, weights: rounded },
       { ...training, rate, what: what.filter(Boolean).join(", ") },
     );
-    const heldOut = await heldOutLoss(setting, { ...start, weights });
+    const heldOut = await heldOutLoss(setting, { ...start, weights }, REPORTED);
     this.#setting.log(`  held-out loss ${heldOut.toFixed(3)}`);
     return { start, weights, losses, heldOut };
   }

@@ -108,7 +108,7 @@ async function experiment(setting: Setting): Promise<Finding> {
     },
     notes: [
       `models of ${shape.layers} layers of ${shape.dim} channels, from scratch; the same starts and the same ${tokensOf(training)} tokens for all (${tokensOf(outlierTerms(setting).training)} with outliers), losses the means of ${seeds.length} starts; a vocabulary of ${shape.vocab}, so that words are spelt`,
-      `learning rates: of ${oneBitTerms(setting).rates.join(", ")} the one that ends at the lowest training loss, for each method at 1 bit, and of ${terms(setting).rates.join(", ")} for the others: ${ratesOf(entries)}`,
+      `learning rates: of ${oneBitTerms(setting).rates.join(", ")} the one that ends lowest on held-out text kept for that, for each method at 1 bit, and of ${terms(setting).rates.join(", ")} for the others: ${ratesOf(entries)}`,
       "straight-through: the same Gaussian grids, no transform, gradients everywhere. Learned steps: LSQ, mid-rise, one step a matrix and one for its inputs",
       "embeddings start with a deviation of 1, matrices of 0.02; from larger matrices all end lower, learned steps above all, and 4 bits with outliers lie further from full precision",
       "packed logits: an input within the rounding of single precision of the middle between two levels may go to either, and what follows is then off by more",
