@@ -2,12 +2,14 @@ import {
   type CompressedGuard,
   compressGuard,
   distillGuard,
+  type GuardExample,
   type GuardMetrics,
   type GuardModel,
   type GuardRecipe,
   guardMetrics,
   guardScores,
   predictAnswers,
+  pruneGuard,
   type StageReport,
   w4a8,
 } from "../../methods/index.ts";
@@ -19,6 +21,7 @@ import { throughFile } from "../through-file.ts";
 import type { LanguageModel } from "../workbench.ts";
 import { agreement, divergence, largestGap, predictedByOnnx, speedOf } from "./comparisons.ts";
 import { narrowLanguage, type Training, tunedGuard, type Widths } from "./guards.ts";
+import { lessonsFrom } from "./lessons.ts";
 import { type GuardStories, guardStories } from "./stories.ts";
 
 /** A guard pruned, distilled, trained for 4 bits and cut at its head, against the guard that it was. */
@@ -47,29 +50,44 @@ interface Size {
   /** The student's language model, and how it is trained further after it has been cut out of the teacher's. */
   readonly language: Widths & Training;
   readonly student: Training;
-  readonly recipe: Omit<GuardRecipe, "seed">;
+  /** Learning rates that recovery is tried at, with the teacher and with labels alone. */
+  readonly rates: { readonly teacher: readonly number[]; readonly labels: readonly number[] };
+  readonly recipe: Omit<GuardRecipe, "seed" | "rate">;
 }
+
+/** Passages whose labels the student's maker has, and others that rates are chosen on. */
+const [LABELLED, HELD_BACK] = [400, 200];
 
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
-    teacher: { steps: 200, rate: 5e-4, batch: 8 },
-    language: { dim: 128, ffn: 384, steps: 100, rate: 2e-3, batch: 8 },
-    student: { steps: 160, rate: 4e-4 },
-    recipe: { layers: 4, ffn: 288, group: 32, steps: 320, rate: 1e-3, calibration: 256 },
+    teacher: { steps: 140, rate: 1e-3, batch: 8 },
+    language: { dim: 128, ffn: 384, steps: 60, rate: 2e-3, batch: 8 },
+    student: { steps: 120, rate: 1e-3, batch: 8 },
+    // The best of those that the full proof tries.
+    rates: { teacher: [2e-3], labels: [2e-3] },
+    recipe: { layers: 2, ffn: 192, group: 32, steps: 240, calibration: 256 },
   },
   full: {
-    teacher: { steps: 300, rate: 4e-4 },
-    language: { dim: 128, ffn: 512, steps: 300, rate: 2e-3, batch: 8 },
-    student: { steps: 300, rate: 4e-4 },
-    recipe: { layers: 4, ffn: 384, group: 32, steps: 500, rate: 1e-3 },
+    teacher: { steps: 400, rate: 7e-4, batch: 8 },
+    language: { dim: 128, ffn: 384, steps: 150, rate: 2e-3, batch: 8 },
+    student: { steps: 300, rate: 1e-3, batch: 8 },
+    rates: { teacher: [1e-3, 2e-3, 4e-3], labels: [1e-3, 2e-3, 4e-3] },
+    recipe: { layers: 2, ffn: 192, group: 32, steps: 480 },
   },
 };
+
+/** What recovery is taught with: the teacher's logits for some passages, or none and labels alone. */
+interface Teaching {
+  readonly what: string;
+  readonly examples: readonly GuardExample[];
+  readonly taught: readonly Float32Array[] | null;
+  readonly rate: number;
+}
 
 class Experiment {
   readonly #setting: Setting;
   readonly #model: LanguageModel;
   readonly #stories: GuardStories;
-  readonly #prompts: readonly AnsweredPrompt[];
   readonly #test: readonly AnsweredPrompt[];
   readonly #size: Size;
 
@@ -77,28 +95,32 @@ class Experiment {
     this.#setting = setting;
     this.#model = model;
     this.#stories = guardStories(model, new Rng(setting.seed).fork("guard"));
-    const { codec, training, test } = this.#stories;
-    this.#prompts = training.map((example) => codec.example(example));
-    this.#test = test.map((example) => codec.example(example));
+    this.#test = this.#prompts(this.#stories.test);
     this.#size = setting.full ? sizes.full : sizes.short;
   }
 
   async run(): Promise<Finding> {
     const { full, seed } = this.#setting;
-    const [teacher, student] = [await this.#teacher(), await this.#student()];
-    const taught = await predictAnswers(teacher, this.#prompts);
+    const { codec, training } = this.#stories;
+    const labelled = training.slice(0, LABELLED);
+    const known = training.slice(0, -HELD_BACK);
+    const [teacher, student] = [await this.#teacher(known), await this.#student(labelled)];
     const best = await this.#judged("teacher", teacher);
-    const recipe = { ...this.#size.recipe, seed };
-    const ours = await this.#compressed("with the teacher", student, taught, recipe);
-    const lessons = { on: [stage(ours, "packed").f1], off: [] as number[] };
+    const lessons = await lessonsFrom(teacher, codec, labelled, known.slice(LABELLED));
+    const { rates } = this.#size;
+    const guided = await this.#atBestRate(student, { what: "with the teacher", ...lessons }, rates.teacher);
+    const alone = await this.#atBestRate(
+      student,
+      { what: "with labels alone", examples: labelled, taught: null },
+      rates.labels,
+    );
+    const ours = await this.#compressed(student, guided, seed);
+    const f1 = { on: [stage(ours, "packed").f1], off: [] as number[] };
     for (const again of full ? [seed, seed + 1] : [seed]) {
-      const other = { ...recipe, seed: again };
-      if (again !== seed)
-        lessons.on.push(stage(await this.#compressed("with the teacher, again", student, taught, other), "packed").f1);
-      const alone = await this.#compressed("with labels alone", student, taught, { ...other, lambda: 0 });
-      lessons.off.push(stage(alone, "packed").f1);
+      if (again !== seed) f1.on.push(stage(await this.#compressed(student, guided, again, ["packed"]), "packed").f1);
+      f1.off.push(stage(await this.#compressed(student, alone, again, ["packed"]), "packed").f1);
     }
-    const late = await this.#roundedLate(ours, taught, recipe);
+    const late = await this.#roundedLate(ours, guided, seed);
 
     const halves = Object.fromEntries(
       Array.from(denseTensors(student.weights), ([name, tensor]) => [name, tensor.cast("f16")]),
@@ -140,7 +162,7 @@ class Experiment {
       check("the same, rounded after as many steps", trained.f1, lateF1, (a, b) => a >= b - 0.005),
       check("KL to the teacher trained for 4 bits, and rounded at once", kl.trained, kl.atOnce, (a, b) => a < b),
       check("the same, rounded after as many steps", kl.trained, kl.late, (a, b) => a < b),
-      check("F1 with distillation, and with labels alone", mean(lessons.on), mean(lessons.off), (a, b) => a >= b),
+      check("F1 with distillation, and with labels alone", mean(f1.on), mean(f1.off), (a, b) => a >= b),
       check("gap of the kept logits when the head is cut", head.gap, 1e-5, (a, b) => a <= b),
       check("share of verdicts that stay when the head is cut", head.same, 1, (a, b) => a === b),
       check("share of verdicts that the ONNX file shares", exported, 0.98, (a, b) => a >= b),
@@ -151,58 +173,86 @@ class Experiment {
       baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
       notes: [
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
-        `${this.#prompts.length} passages to learn from, ${this.#test.length} from the last quarter of each story to test on, half of each unsafe`,
-        `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${ours.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
-        ...(after.f1 < pruned.f1 + 0.1
-          ? [
-              `AUPRC of the student ${before.auprc.toFixed(3)} and of the pruned model ${pruned.auprc.toFixed(3)}: two layers of six go at little cost where a student is this small, so that there is less to recover than the bar asks for`,
-            ]
-          : []),
+        `the teacher learns from ${known.length} passages with labels. The student, before and after it is pruned, has the labels of ${LABELLED} of these, and the teacher's verdicts on the others; tested is on ${this.#test.length} passages out of the last quarter of each story. Half of all are unsafe`,
+        `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${student.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
+        `${ours.config.layers} layers of ${student.config.layers} stay, and ${ours.config.ffn} neurons of ${student.config.ffn} in each, where the paper keeps 12 of 16 and 6400 of 8192: so small a model judges by its first layers and loses little with the others`,
       ],
     };
   }
 
-  #teacher(): Promise<GuardModel> {
-    const { name, config, weights } = this.#model;
-    return tunedGuard(this.#setting, "teacher", { config, weights }, this.#prompts, this.#size.teacher, name);
+  #prompts(examples: readonly GuardExample[]): AnsweredPrompt[] {
+    return examples.map((example) => this.#stories.codec.example(example));
   }
 
-  async #student(): Promise<GuardModel> {
+  #teacher(examples: readonly GuardExample[]): Promise<GuardModel> {
+    const { name, config, weights } = this.#model;
+    return tunedGuard(this.#setting, "teacher", { config, weights }, this.#prompts(examples), this.#size.teacher, name);
+  }
+
+  async #student(examples: readonly GuardExample[]): Promise<GuardModel> {
     const { language, student } = this.#size;
     const base = await narrowLanguage(this.#setting, this.#model, this.#stories.text, language);
-    return await tunedGuard(this.#setting, "student", base, this.#prompts, student, [this.#model.name, language]);
+    const from = [this.#model.name, language];
+    return await tunedGuard(this.#setting, "student", base, this.#prompts(examples), student, from);
   }
 
   async #judged(what: string, model: GuardModel): Promise<GuardMetrics> {
-    const { codec, test } = this.#stories;
-    const unsafe = test.map(({ verdict }) => !verdict.safe);
-    const metrics = guardMetrics(await guardScores(model, codec, test), unsafe);
+    const metrics = await this.#measured(model, this.#stories.test);
     this.#setting.log(`${what}: ${shown(metrics)}`);
     return metrics;
   }
 
-  async #compressed(
-    what: string,
+  async #measured(model: GuardModel, examples: readonly GuardExample[]): Promise<GuardMetrics> {
+    const unsafe = examples.map(({ verdict }) => !verdict.safe);
+    return guardMetrics(await guardScores(model, this.#stories.codec, examples), unsafe);
+  }
+
+  /** Teaching at the rate with which recovery comes out best on passages that nothing is learned or tested on. */
+  async #atBestRate(
     student: GuardModel,
-    taught: readonly Float32Array[],
-    recipe: GuardRecipe,
+    teaching: Omit<Teaching, "rate">,
+    rates: readonly number[],
+  ): Promise<Teaching> {
+    if (rates.length === 1) return { ...teaching, rate: rates[0]! };
+    const { seed, signal, log } = this.#setting;
+    const { recipe } = this.#size;
+    const prompts = this.#prompts(teaching.examples);
+    const pruned = await pruneGuard(student, prompts, { ...recipe, rate: 0, seed });
+    let best = { rate: 0, auprc: -1 };
+    for (const rate of rates) {
+      const weights = await distillGuard(pruned, teaching.taught, prompts, { ...recipe, rate, seed, signal });
+      const metrics = await this.#measured({ ...pruned, weights }, this.#stories.training.slice(-HELD_BACK));
+      log(`${teaching.what}, tried at ${rate}: ${shown(metrics)}`);
+      if (metrics.auprc > best.auprc) best = { rate, auprc: metrics.auprc };
+    }
+    return { ...teaching, rate: best.rate };
+  }
+
+  async #compressed(
+    student: GuardModel,
+    { what, examples, taught, rate }: Teaching,
+    seed: number,
+    judge?: readonly StageReport["stage"][],
   ): Promise<CompressedGuard> {
     const { signal, log } = this.#setting;
     const onStage = (row: StageReport): void =>
       log(
         `${what}, ${row.stage}: ${shown(row)}, ${(row.parameters / 1e6).toFixed(2)} M parameters, ${row.milliseconds.toFixed(2)} ms`,
       );
-    return await compressGuard(student, taught, this.#stories, recipe, { onStage, signal });
+    const recipe = { ...this.#size.recipe, rate, seed, ...(taught === null && { lambda: 0 }) };
+    const data = { codec: this.#stories.codec, training: examples, test: this.#stories.test };
+    return await compressGuard(student, taught ?? [], data, recipe, { onStage, signal, ...(judge && { judge }) });
   }
 
   /** The distilled model, trained on for as many steps as the one that learns 4 bits, but not for these; then rounded. */
   async #roundedLate(
     { config, between: { distilled } }: CompressedGuard,
-    taught: readonly Float32Array[],
-    { steps, rate, seed, group }: GuardRecipe,
+    { examples, taught, rate }: Teaching,
+    seed: number,
   ): Promise<GuardModel> {
-    const training = { steps: Math.round(0.3 * steps), rate: rate / 5, seed: seed!, signal: this.#setting.signal };
-    const weights = await distillGuard(distilled, taught, this.#prompts, training);
+    const { steps, group } = this.#size.recipe;
+    const training = { steps: Math.round(0.3 * steps), rate: rate / 5, seed, signal: this.#setting.signal };
+    const weights = await distillGuard(distilled, taught, this.#prompts(examples), training);
     return { config, weights: await w4a8(weights, group!) };
   }
 }

@@ -46,12 +46,14 @@ export function guardStories({ tokenizer, training, heldOut }: LanguageModel, rn
     const cut = Math.ceil((1 - TEST) * sentences.length);
     return { genre: genreOf(story), training: sentences.slice(0, cut), test: sentences.slice(cut) };
   });
+  const encoded = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false });
   const examples = (part: "training" | "test"): GuardExample[] =>
     balanced(
-      parts.flatMap((story) => passages(story[part]).map((text) => exampleOf(text, story.genre))),
+      parts.flatMap((story) =>
+        passages(story[part], (text) => encoded(text).length).map((text) => exampleOf(text, story.genre)),
+      ),
       rng.fork(part),
     );
-  const encoded = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false });
   return {
     training: examples("training"),
     test: examples("test"),
@@ -68,11 +70,11 @@ function genreOf(story: string): string | null {
   return policy.categories[counts.indexOf(most)]!.code;
 }
 
-/** Two to four neighbouring sentences, of 80 to 180 characters together. */
-function passages(sentences: readonly string[]): string[] {
+/** Two to four neighbouring sentences, of 80 characters to 40 tokens together. @param tokens how many a text has */
+function passages(sentences: readonly string[], tokens: (text: string) => number): string[] {
   return [2, 3, 4]
     .flatMap((count) => sentences.slice(count - 1).map((_, from) => sentences.slice(from, from + count).join(" ")))
-    .filter((text) => text.length >= 80 && text.length <= 180);
+    .filter((text) => text.length >= 80 && text.length <= 180 && tokens(text) <= 40);
 }
 
 function exampleOf(text: string, genre: string | null): GuardExample {

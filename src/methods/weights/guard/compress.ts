@@ -69,6 +69,8 @@ export interface CompressedGuard extends GuardModel {
 }
 
 export interface CompressGuardOptions extends DeviceOptions {
+  /** Stages that are judged and reported; default all. */
+  readonly judge?: readonly StageReport["stage"][];
   readonly onStage?: (stage: StageReport) => void;
   readonly onLog?: (what: string, entry: LogEntry) => void;
   readonly signal?: AbortSignal;
@@ -94,7 +96,7 @@ export async function compressGuard(
   teacher: GuardModel | CachedLogits,
   { codec, training, test }: GuardData,
   recipe: GuardRecipe,
-  { onStage, onLog, signal, ...device }: CompressGuardOptions = {},
+  { judge: wanted, onStage, onLog, signal, ...device }: CompressGuardOptions = {},
 ): Promise<CompressedGuard> {
   checkRecipe(student, recipe);
   const ids = codec.ids();
@@ -105,6 +107,7 @@ export async function compressGuard(
   const stages: StageReport[] = [];
   const judge = async (stage: StageReport["stage"], model: GuardModel): Promise<void> => {
     signal?.throwIfAborted();
+    if (wanted && !wanted.includes(stage)) return;
     const report = await judged(stage, model, codec, test, device);
     stages.push(report);
     onStage?.(report);
