@@ -6,8 +6,8 @@ import {
   structuredImportance,
 } from "../../methods/index.ts";
 import type { Weights } from "../../models/index.ts";
-import { HostTensor } from "../../tensor/index.ts";
-import type { AnsweredPrompt } from "../../train/index.ts";
+import { HostTensor, Rng } from "../../tensor/index.ts";
+import { type AnsweredPrompt, isLora, mergeLora, withLora } from "../../train/index.ts";
 import { trainLanguage } from "../small-language.ts";
 import type { Setting } from "../system.ts";
 import { cachedTree, type LanguageModel } from "../workbench.ts";
@@ -23,6 +23,8 @@ export interface Training {
   readonly rate: number;
   /** Default 16. */
   readonly batch?: number;
+  /** Rank of the adapters that are trained instead of the weights; default: the weights are. */
+  readonly rank?: number;
 }
 
 /** Windows of text that importance is measured on, and tokens of each. */
@@ -57,15 +59,17 @@ export async function tunedGuard(
   name: string,
   { config, weights: start }: GuardModel,
   prompts: readonly AnsweredPrompt[],
-  training: Training,
+  { rank, ...training }: Training,
   from: unknown,
 ): Promise<GuardModel> {
-  const key = ["llama-guard-int4", name, seed, prompts.length, training, from];
+  const key = ["llama-guard-int4", name, seed, prompts.length, training, rank, from];
   const weights = await cachedTree(bench, key, start, async () => {
     const began = performance.now();
-    const tuned = await distillGuard({ config, weights: start }, null, prompts, { ...training, seed, signal });
+    const options = { ...training, seed, signal, ...(rank && { trainable: isLora }) };
+    const adapted = rank ? withLora(start, { rank, rng: new Rng(seed).fork("adapters") }) : start;
+    const tuned = await distillGuard({ config, weights: adapted }, null, prompts, options);
     log(`${name}: ${training.steps} steps in ${((performance.now() - began) / 1000).toFixed(0)} s`);
-    return tuned;
+    return rank ? await mergeLora(tuned) : tuned;
   });
   return { config, weights };
 }

@@ -17,6 +17,8 @@ export interface DistillOptions {
   /** Prompts in a batch. Default 16. */
   readonly batch?: number;
   readonly seed?: number;
+  /** Which parameters are trained, by path; default all. */
+  readonly trainable?: (path: string) => boolean;
   readonly onLog?: (entry: LogEntry) => void;
   readonly signal?: AbortSignal;
 }
@@ -34,7 +36,7 @@ export async function distillGuard<W extends Weights>(
   prompts: readonly AnsweredPrompt[],
   options: DistillOptions,
 ): Promise<W> {
-  const { lambda = teacher ? 0.7 : 0, tau = 1, steps, rate, seed = 0, onLog, signal } = options;
+  const { lambda = teacher ? 0.7 : 0, tau = 1, steps, rate, seed = 0, trainable, onLog, signal } = options;
   if (!(lambda >= 0 && lambda <= 1)) throw new ArgumentError(`lambda is a share from 0 to 1, not ${lambda}`);
   if (!(tau > 0)) throw new ArgumentError(`tau is above 0, not ${tau}`);
   if (lambda > 0 && !teacher) throw new ArgumentError(`a lambda of ${lambda} needs a teacher`);
@@ -57,6 +59,7 @@ export async function distillGuard<W extends Weights>(
     },
     optimizer: optim.adamw({ beta2: 0.95, weightDecay: 0.01 }),
     schedule: optim.warmUp(Math.ceil(steps / 20), optim.cosine(rate, steps, rate / 10)),
+    ...(trainable && { trainable }),
     ...(onLog && { onLog }),
     ...(signal && { signal }),
   });
