@@ -15,18 +15,20 @@ export function divergence(teacher: Predictions, student: Predictions, vocab: nu
     for (let at = 0; at < rows.length; at += vocab, places++) {
       const p = logSoftmax(rows.subarray(at, at + vocab));
       const q = logSoftmax(student[i]!.subarray(at, at + vocab));
-      p.forEach((value, j) => {
-        sum += Math.exp(value) * (value - q[j]!);
-      });
+      for (let j = 0; j < vocab; j++) sum += Math.exp(p[j]!) * (p[j]! - q[j]!);
     }
   });
   return sum / places;
 }
 
 function logSoftmax(logits: Float32Array): Float64Array {
-  const most = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  const total = Math.log(logits.reduce((sum, x) => sum + Math.exp(x - most), 0)) + most;
-  return Float64Array.from(logits, (x) => x - total);
+  let [most, sum] = [-Infinity, 0];
+  for (const x of logits) if (x > most) most = x;
+  for (const x of logits) sum += Math.exp(x - most);
+  const result = new Float64Array(logits.length);
+  const total = Math.log(sum) + most;
+  for (let i = 0; i < result.length; i++) result[i] = logits[i]! - total;
+  return result;
 }
 
 /** Largest difference of the logits of some tokens. */

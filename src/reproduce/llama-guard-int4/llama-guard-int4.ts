@@ -61,8 +61,8 @@ const [LABELLED, HELD_BACK] = [200, 200];
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
     teacher: { steps: 180, rate: 3e-3, batch: 8, rank: 16 },
-    language: { dim: 128, ffn: 384, steps: 60, rate: 2e-3, batch: 8 },
-    student: { steps: 120, rate: 1e-3, batch: 8 },
+    language: { dim: 128, ffn: 384, steps: 40, rate: 2e-3, batch: 8 },
+    student: { steps: 100, rate: 1e-3, batch: 8 },
     // The best of those that the full proof tries.
     rates: { teacher: [2e-3], labels: [2e-3] },
     recipe: { layers: 2, ffn: 192, group: 64, steps: 240, calibration: 256 },
@@ -104,7 +104,7 @@ class Experiment {
     const { codec, training } = this.#stories;
     const labelled = training.slice(0, LABELLED);
     const known = training.slice(0, -HELD_BACK);
-    const [teacher, student] = [await this.#teacher(known), await this.#student(labelled)];
+    const [teacher, student] = [await this.#teacher(known), await this.#student(known)];
     const best = await this.#judged("teacher", teacher);
     const lessons = await lessonsFrom(teacher, codec, labelled, known.slice(LABELLED));
     const { rates } = this.#size;
@@ -120,7 +120,7 @@ class Experiment {
       if (again !== seed) f1.on.push(stage(await this.#compressed(student, guided, again, ["packed"]), "packed").f1);
       f1.off.push(stage(await this.#compressed(student, alone, again, ["packed"]), "packed").f1);
     }
-    const late = await this.#roundedLate(ours, guided, seed);
+    const late = full ? await this.#roundedLate(ours, guided, seed) : null;
 
     const halves = Object.fromEntries(
       Array.from(denseTensors(student.weights), ([name, tensor]) => [name, tensor.cast("f16")]),
@@ -137,7 +137,10 @@ class Experiment {
     const kl = {
       trained: divergence(expected, learned, vocab),
       atOnce: divergence(expected, await predict(ours.between.rounded), vocab),
-      late: divergence(expected, await predict(late), vocab),
+    };
+    const later = late && {
+      f1: (await this.#judged("rounded after as many steps", late)).f1,
+      kl: divergence(expected, await predict(late), vocab),
     };
     const [whole, cut] = [await predict(ours.between.whole), await predict(final)];
     const head = { gap: largestGap(whole, cut, ours.ids, vocab), same: agreement(whole, cut, vocab) };
@@ -150,7 +153,6 @@ class Experiment {
       stage(ours, "rounded at once"),
       stage(ours, "trained for 4 bits"),
     ];
-    const { f1: lateF1 } = await this.#judged("rounded after as many steps", late);
     const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
     const checks: Check[] = [
       check("bytes of the file, and the student's in f32", file.bytes, f32.bytes, (a, b) => a <= b / 6.5),
@@ -159,13 +161,22 @@ class Experiment {
       check("false positives, and the student's", after.falsePositives, before.falsePositives, (a, b) => a <= b + 0.03),
       check("F1, and the pruned model's before it learned", after.f1, pruned.f1, (a, b) => a >= b + 0.1),
       check("F1 trained for 4 bits, and rounded at once", trained.f1, rounded.f1, (a, b) => a >= b - 0.005),
-      check("the same, rounded after as many steps", trained.f1, lateF1, (a, b) => a >= b - 0.005),
       check("KL to the teacher trained for 4 bits, and rounded at once", kl.trained, kl.atOnce, (a, b) => a < b),
-      check("the same, rounded after as many steps", kl.trained, kl.late, (a, b) => a < b),
       check("F1 with distillation, and with labels alone", mean(f1.on), mean(f1.off), (a, b) => a >= b),
       check("gap of the kept logits when the head is cut", head.gap, 1e-5, (a, b) => a <= b),
       check("share of verdicts that stay when the head is cut", head.same, 1, (a, b) => a === b),
       check("share of verdicts that the ONNX file shares", exported, 0.98, (a, b) => a >= b),
+      ...(later
+        ? [
+            check(
+              "F1 trained for 4 bits, and rounded after as many steps",
+              trained.f1,
+              later.f1,
+              (a, b) => a >= b - 0.005,
+            ),
+            check("KL of the same two to the teacher", kl.trained, later.kl, (a, b) => a < b),
+          ]
+        : []),
     ];
     return {
       checks,

@@ -22,7 +22,7 @@ export const policy: GuardPolicy = {
 const END = "<|endoftext|>";
 /** Share of each story that is kept to test on: its end. */
 const TEST = 0.25;
-/** Tokens of a passage to learn from, so that batches are not filled up for the sake of a few. */
+/** Tokens of a passage at most, so that batches are not filled up for the sake of a few. */
 const LONGEST = 40;
 
 export interface GuardStories {
@@ -53,7 +53,7 @@ export function guardStories({ tokenizer, training, heldOut }: LanguageModel, rn
     balanced(
       parts.flatMap((story) =>
         passages(story[part])
-          .filter((text) => part === "test" || encoded(text).length <= LONGEST)
+          .filter((text) => encoded(text).length <= LONGEST)
           .map((text) => exampleOf(text, story.genre)),
       ),
       rng.fork(part),
