@@ -60,7 +60,7 @@ const [LABELLED, HELD_BACK] = [200, 200];
 
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
-    teacher: { steps: 180, rate: 3e-3, batch: 8, rank: 16 },
+    teacher: { steps: 150, rate: 7e-4, batch: 8 },
     language: { dim: 128, ffn: 384, steps: 40, rate: 2e-3, batch: 8 },
     student: { steps: 100, rate: 1e-3, batch: 8 },
     // The best of those that the full proof tries.
@@ -68,7 +68,7 @@ const sizes: { readonly short: Size; readonly full: Size } = {
     recipe: { layers: 2, ffn: 192, group: 64, steps: 240, calibration: 256 },
   },
   full: {
-    teacher: { steps: 500, rate: 3e-3, batch: 8, rank: 16 },
+    teacher: { steps: 400, rate: 7e-4, batch: 8 },
     language: { dim: 128, ffn: 384, steps: 150, rate: 2e-3, batch: 8 },
     student: { steps: 300, rate: 1e-3, batch: 8 },
     rates: { teacher: [1e-3, 2e-3, 4e-3], labels: [1e-3, 2e-3, 4e-3] },
