@@ -31,6 +31,11 @@ function logSoftmax(logits: Float32Array): Float64Array {
   return result;
 }
 
+/** Probabilities of "unsafe" among the two verdicts, by prompt. @param first the verdicts' first tokens */
+export function scoresOf(predicted: Predictions, first: { readonly safe: number; readonly unsafe: number }): number[] {
+  return predicted.map((rows) => 1 / (1 + Math.exp(rows[first.safe]! - rows[first.unsafe]!)));
+}
+
 /** Largest difference of the logits of some tokens. */
 export function largestGap(a: Predictions, b: Predictions, ids: readonly number[], vocab: number): number {
   let gap = 0;

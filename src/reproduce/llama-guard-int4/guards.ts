@@ -23,7 +23,7 @@ export interface Training {
   readonly rate: number;
   /** Default 16. */
   readonly batch?: number;
-  /** Rank of the adapters that are trained instead of the weights; default: the weights are. */
+  /** Rank of adapters that are trained, with the embedding, instead of all weights; default: these are. */
   readonly rank?: number;
 }
 
@@ -65,11 +65,13 @@ export async function tunedGuard(
   const key = ["llama-guard-int4", name, seed, prompts.length, training, rank, from];
   const weights = await cachedTree(bench, key, start, async () => {
     const began = performance.now();
-    const options = { ...training, seed, signal, ...(rank && { trainable: isLora }) };
-    const adapted = rank ? withLora(start, { rank, rng: new Rng(seed).fork("adapters") }) : start;
+    const options = { ...training, seed, signal, ...(rank && { trainable: isAdapted }) };
+    const adapted = rank ? withLora(start, { rank, alpha: 4 * rank, rng: new Rng(seed).fork("adapters") }) : start;
     const tuned = await distillGuard({ config, weights: adapted }, null, prompts, options);
     log(`${name}: ${training.steps} steps in ${((performance.now() - began) / 1000).toFixed(0)} s`);
     return rank ? await mergeLora(tuned) : tuned;
   });
   return { config, weights };
 }
+
+const isAdapted = (path: string): boolean => isLora(path) || path.startsWith("model.embed_tokens.");

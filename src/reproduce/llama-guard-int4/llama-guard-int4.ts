@@ -19,7 +19,7 @@ import type { AnsweredPrompt } from "../../train/index.ts";
 import type { Check, Finding, Setting, System } from "../system.ts";
 import { throughFile } from "../through-file.ts";
 import type { LanguageModel } from "../workbench.ts";
-import { agreement, divergence, largestGap, predictedByOnnx, speedOf } from "./comparisons.ts";
+import { agreement, divergence, largestGap, predictedByOnnx, scoresOf, speedOf } from "./comparisons.ts";
 import { narrowLanguage, type Training, tunedGuard, type Widths } from "./guards.ts";
 import { lessonsFrom } from "./lessons.ts";
 import { type GuardStories, guardStories } from "./stories.ts";
@@ -60,19 +60,19 @@ const [LABELLED, HELD_BACK] = [200, 200];
 
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
-    teacher: { steps: 150, rate: 7e-4, batch: 8 },
+    teacher: { steps: 160, rate: 1e-3, batch: 8, rank: 16 },
     language: { dim: 128, ffn: 384, steps: 40, rate: 2e-3, batch: 8 },
     student: { steps: 100, rate: 1e-3, batch: 8 },
     // The best of those that the full proof tries.
     rates: { teacher: [2e-3], labels: [2e-3] },
-    recipe: { layers: 2, ffn: 192, group: 64, steps: 240, calibration: 256 },
+    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 240, quantizedShare: 0.4, calibration: 256 },
   },
   full: {
-    teacher: { steps: 400, rate: 7e-4, batch: 8 },
+    teacher: { steps: 400, rate: 1e-3, batch: 8, rank: 16 },
     language: { dim: 128, ffn: 384, steps: 150, rate: 2e-3, batch: 8 },
     student: { steps: 300, rate: 1e-3, batch: 8 },
     rates: { teacher: [1e-3, 2e-3, 4e-3], labels: [1e-3, 2e-3, 4e-3] },
-    recipe: { layers: 2, ffn: 192, group: 64, steps: 480 },
+    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 480, quantizedShare: 0.4 },
   },
 };
 
@@ -105,7 +105,9 @@ class Experiment {
     const labelled = training.slice(0, LABELLED);
     const known = training.slice(0, -HELD_BACK);
     const [teacher, student] = [await this.#teacher(known), await this.#student(known)];
-    const best = await this.#judged("teacher", teacher);
+    const predict = (model: GuardModel) => predictAnswers(model, this.#test);
+    const expected = await predict(teacher);
+    const best = this.#shown("teacher", this.#metrics(scoresOf(expected, codec.first), this.#stories.test));
     const lessons = await lessonsFrom(teacher, codec, labelled, known.slice(LABELLED));
     const { rates } = this.#size;
     const guided = await this.#atBestRate(student, { what: "with the teacher", ...lessons }, rates.teacher);
@@ -132,8 +134,7 @@ class Experiment {
     ];
     const final = { ...ours, weights: file.weights as Weights };
     const { vocab } = ours.config;
-    const predict = (model: GuardModel) => predictAnswers(model, this.#test);
-    const [expected, learned] = [await predict(teacher), await predict(ours.between.trained)];
+    const learned = await predict(ours.between.trained);
     const kl = {
       trained: divergence(expected, learned, vocab),
       atOnce: divergence(expected, await predict(ours.between.rounded), vocab),
@@ -184,7 +185,7 @@ class Experiment {
       baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
       notes: [
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
-        `the teacher learns from ${known.length} passages with labels. The student, before and after it is pruned, has the labels of ${LABELLED} of these, and the teacher's verdicts on the others; tested is on ${this.#test.length} passages out of the last quarter of each story. Half of all are unsafe`,
+        `the teacher learns from ${known.length} passages with labels. The student, before and after it is pruned, has the labels of ${LABELLED} of these, and the teacher's verdicts on the others; tested is on ${this.#test.length} passages out of the last three tenths of each story. Half of all are unsafe`,
         `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${student.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
         `${ours.config.layers} layers of ${student.config.layers} stay, and ${ours.config.ffn} neurons of ${student.config.ffn} in each, where the paper keeps 12 of 16 and 6400 of 8192: so small a model judges by its first layers and loses little with the others`,
       ],
@@ -208,14 +209,23 @@ class Experiment {
   }
 
   async #judged(what: string, model: GuardModel): Promise<GuardMetrics> {
-    const metrics = await this.#measured(model, this.#stories.test);
-    this.#setting.log(`${what}: ${shown(metrics)}`);
-    return metrics;
+    return this.#shown(what, await this.#measured(model, this.#stories.test));
   }
 
   async #measured(model: GuardModel, examples: readonly GuardExample[]): Promise<GuardMetrics> {
-    const unsafe = examples.map(({ verdict }) => !verdict.safe);
-    return guardMetrics(await guardScores(model, this.#stories.codec, examples), unsafe);
+    return this.#metrics(await guardScores(model, this.#stories.codec, examples), examples);
+  }
+
+  #metrics(scores: readonly number[], examples: readonly GuardExample[]): GuardMetrics {
+    return guardMetrics(
+      scores,
+      examples.map(({ verdict }) => !verdict.safe),
+    );
+  }
+
+  #shown(what: string, metrics: GuardMetrics): GuardMetrics {
+    this.#setting.log(`${what}: ${shown(metrics)}`);
+    return metrics;
   }
 
   /** Teaching at the rate with which recovery comes out best on passages that nothing is learned or tested on. */
@@ -261,8 +271,8 @@ class Experiment {
     { examples, taught, rate }: Teaching,
     seed: number,
   ): Promise<GuardModel> {
-    const { steps, group } = this.#size.recipe;
-    const training = { steps: Math.round(0.3 * steps), rate: rate / 5, seed, signal: this.#setting.signal };
+    const { steps, group, quantizedShare } = this.#size.recipe;
+    const training = { steps: Math.round(quantizedShare! * steps), rate: rate / 5, seed, signal: this.#setting.signal };
     const weights = await distillGuard(distilled, taught, this.#prompts(examples), training);
     return { config, weights: await w4a8(weights, group!) };
   }
