@@ -1,4 +1,11 @@
-import { type GuardCodec, type GuardExample, type GuardModel, predictAnswers } from "../../methods/index.ts";
+import {
+  type GuardCodec,
+  type GuardExample,
+  type GuardModel,
+  guardScores,
+  predictAnswers,
+} from "../../methods/index.ts";
+import type { AnsweredPrompt } from "../../train/index.ts";
 
 /** What a student's maker has to teach it with. */
 export interface Lessons {
@@ -8,21 +15,53 @@ export interface Lessons {
   readonly taught: readonly Float32Array[];
 }
 
+/** A guard with what is added to its logit of "unsafe" where it decides. */
+export interface Judge {
+  readonly guard: GuardModel;
+  readonly offset: number;
+}
+
+/**
+ * A guard whose threshold is set so that it calls half of some passages unsafe, as half of them are. What has learned
+ * for a short time may lean to one of the verdicts wherever it knows nothing, and would teach that.
+ */
+export async function balancedJudge(
+  guard: GuardModel,
+  codec: GuardCodec,
+  passages: readonly GuardExample[],
+): Promise<Judge> {
+  const scores = await guardScores(guard, codec, passages);
+  const margins = scores.map((score) => Math.log(score / (1 - score))).sort((a, b) => a - b);
+  const middle = margins.length / 2;
+  return { guard, offset: -(margins[Math.ceil(middle) - 1]! + margins[Math.floor(middle)]!) / 2 };
+}
+
+/** What a judge predicts for the tokens of verdicts, by prompt: logits `[scored, vocab]`. */
+export async function judgement(
+  { guard, offset }: Judge,
+  codec: GuardCodec,
+  prompts: readonly AnsweredPrompt[],
+): Promise<Float32Array[]> {
+  const predicted = await predictAnswers(guard, prompts);
+  for (const logits of predicted) logits[codec.first.unsafe]! += offset;
+  return predicted;
+}
+
 /** Some labelled passages, and others whose labels are not looked at: the teacher's verdicts stand in for them. */
 export async function lessonsFrom(
-  teacher: GuardModel,
+  teacher: Judge,
   codec: GuardCodec,
   labelled: readonly GuardExample[],
   others: readonly Pick<GuardExample, "turns" | "judge">[],
 ): Promise<Lessons> {
   const examples = [...labelled, ...(await judgedBy(teacher, codec, others))];
   const prompts = examples.map((example) => codec.example(example));
-  return { examples, taught: await predictAnswers(teacher, prompts) };
+  return { examples, taught: await judgement(teacher, codec, prompts) };
 }
 
-/** Passages with the verdicts that a guard finds likeliest: safe, or unsafe in one category. */
+/** Passages with the verdicts that a judge finds likeliest: safe, or unsafe in one category. */
 async function judgedBy(
-  guard: GuardModel,
+  judge: Judge,
   codec: GuardCodec,
   passages: readonly Pick<GuardExample, "turns" | "judge">[],
 ): Promise<GuardExample[]> {
@@ -33,9 +72,9 @@ async function judgedBy(
   const prompts = passages.map((passage) =>
     codec.example({ ...passage, verdict: { safe: false, categories: [codes[0]!] } }),
   );
-  const predicted = await predictAnswers(guard, prompts);
+  const predicted = await judgement(judge, codec, prompts);
   const { safe, unsafe } = codec.first;
-  const { vocab } = guard.config;
+  const { vocab } = judge.guard.config;
   return passages.map((passage, i) => {
     const logits = predicted[i]!;
     if (logits[safe]! >= logits[unsafe]!) return { ...passage, verdict: { safe: true, categories: [] } };

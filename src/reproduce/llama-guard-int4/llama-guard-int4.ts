@@ -21,7 +21,7 @@ import { throughFile } from "../through-file.ts";
 import type { LanguageModel } from "../workbench.ts";
 import { agreement, divergence, largestGap, predictedByOnnx, scoresOf, speedOf } from "./comparisons.ts";
 import { narrowLanguage, type Training, tunedGuard, type Widths } from "./guards.ts";
-import { lessonsFrom } from "./lessons.ts";
+import { balancedJudge, judgement, lessonsFrom } from "./lessons.ts";
 import { type GuardStories, guardStories } from "./stories.ts";
 
 /** A guard pruned, distilled, trained for 4 bits and cut at its head, against the guard that it was. */
@@ -55,8 +55,8 @@ interface Size {
   readonly recipe: Omit<GuardRecipe, "seed" | "rate">;
 }
 
-/** Passages whose labels the student's maker has, and others that rates are chosen on. */
-const [LABELLED, HELD_BACK] = [200, 200];
+/** Passages whose labels there are for recovery. */
+const LABELLED = 200;
 
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
@@ -101,14 +101,14 @@ class Experiment {
 
   async run(): Promise<Finding> {
     const { full, seed } = this.#setting;
-    const { codec, training } = this.#stories;
+    const { codec, training, heldBack } = this.#stories;
     const labelled = training.slice(0, LABELLED);
-    const known = training.slice(0, -HELD_BACK);
-    const [teacher, student] = [await this.#teacher(known), await this.#student(known)];
+    const [large, student] = [await this.#teacher(training), await this.#student(training)];
+    const teacher = await balancedJudge(large, codec, heldBack);
     const predict = (model: GuardModel) => predictAnswers(model, this.#test);
-    const expected = await predict(teacher);
+    const expected = await judgement(teacher, codec, this.#test);
     const best = this.#shown("teacher", this.#metrics(scoresOf(expected, codec.first), this.#stories.test));
-    const lessons = await lessonsFrom(teacher, codec, labelled, known.slice(LABELLED));
+    const lessons = await lessonsFrom(teacher, codec, labelled, training.slice(LABELLED));
     const { rates } = this.#size;
     const guided = await this.#atBestRate(student, { what: "with the teacher", ...lessons }, rates.teacher);
     const alone = await this.#atBestRate(
@@ -185,7 +185,7 @@ class Experiment {
       baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
       notes: [
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
-        `the teacher learns from ${known.length} passages with labels. The student, before and after it is pruned, has the labels of ${LABELLED} of these, and the teacher's verdicts on the others; tested is on ${this.#test.length} passages out of the last three tenths of each story. Half of all are unsafe`,
+        `teacher and student learn from ${training.length} passages with labels, the teacher for longer; its threshold is set on ${heldBack.length} others. What is left of the student after it is pruned has the labels of ${LABELLED}, and the teacher's verdicts on the rest or, to compare with, nothing on these. ${this.#test.length} passages out of the last quarter of each story are tested on. Half of all are unsafe`,
         `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${student.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
         `${ours.config.layers} layers of ${student.config.layers} stay, and ${ours.config.ffn} neurons of ${student.config.ffn} in each, where the paper keeps 12 of 16 and 6400 of 8192: so small a model judges by its first layers and loses little with the others`,
       ],
@@ -242,7 +242,7 @@ class Experiment {
     let best = { rate: 0, auprc: -1 };
     for (const rate of rates) {
       const weights = await distillGuard(pruned, teaching.taught, prompts, { ...recipe, rate, seed, signal });
-      const metrics = await this.#measured({ ...pruned, weights }, this.#stories.training.slice(-HELD_BACK));
+      const metrics = await this.#measured({ ...pruned, weights }, this.#stories.heldBack);
       log(`${teaching.what}, tried at ${rate}: ${shown(metrics)}`);
       if (metrics.auprc > best.auprc) best = { rate, auprc: metrics.auprc };
     }

@@ -20,13 +20,15 @@ export const policy: GuardPolicy = {
 };
 
 const END = "<|endoftext|>";
-/** Share of each story that is kept to test on: its end. */
-const TEST = 0.3;
+/** Shares of each story that are kept: its end to test on, and what comes before that to choose by. */
+const [TEST, HELD_BACK] = [0.25, 0.1];
 /** Tokens of a passage at most, so that batches are not filled up for the sake of a few. */
 const LONGEST = 40;
 
 export interface GuardStories {
   readonly training: readonly GuardExample[];
+  /** To choose by what is not learned: rates of learning, a threshold. */
+  readonly heldBack: readonly GuardExample[];
   readonly test: readonly GuardExample[];
   readonly codec: GuardCodec;
   /** Tokens of what the training passages are taken from, for language models to learn. */
@@ -34,8 +36,8 @@ export interface GuardStories {
 }
 
 /**
- * Labelled passages of the texts that come with pare, half of them unsafe: those to learn from out of the first seven
- * tenths of each story, those to test on out of the rest.
+ * Labelled passages of the texts that come with pare, half of them unsafe: those to learn from out of the first 65% of
+ * each story, those to test on out of its last quarter, and those to choose by out of what lies between.
  * @throws ArgumentError for texts without stories of any of the genres
  */
 export function guardStories({ tokenizer, training, heldOut }: LanguageModel, rng: Rng): GuardStories {
@@ -45,11 +47,16 @@ export function guardStories({ tokenizer, training, heldOut }: LanguageModel, rn
       .replace(/\s+/g, " ")
       .trim()
       .split(/(?<=[.!?]["']?)(?<!\bMrs?\.) (?=["'A-Z])/);
-    const cut = Math.ceil((1 - TEST) * sentences.length);
-    return { genre: genreOf(story), training: sentences.slice(0, cut), test: sentences.slice(cut) };
+    const [held, tested] = [1 - TEST - HELD_BACK, 1 - TEST].map((share) => Math.ceil(share * sentences.length));
+    return {
+      genre: genreOf(story),
+      training: sentences.slice(0, held),
+      heldBack: sentences.slice(held, tested),
+      test: sentences.slice(tested),
+    };
   });
   const encoded = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false });
-  const examples = (part: "training" | "test"): GuardExample[] =>
+  const examples = (part: "training" | "heldBack" | "test"): GuardExample[] =>
     balanced(
       parts.flatMap((story) =>
         passages(story[part])
@@ -60,6 +67,7 @@ export function guardStories({ tokenizer, training, heldOut }: LanguageModel, rn
     );
   return {
     training: examples("training"),
+    heldBack: examples("heldBack"),
     test: examples("test"),
     codec: new GuardCodec(policy, tokenizer),
     text: parts.flatMap((story) => [tokenizer.eosId ?? 0, ...encoded(story.training.join(" "))]),
