@@ -1,11 +1,5 @@
-import {
-  type GuardCodec,
-  type GuardExample,
-  type GuardModel,
-  guardScores,
-  predictAnswers,
-} from "../../methods/index.ts";
-import type { AnsweredPrompt } from "../../train/index.ts";
+import type { GuardCodec, GuardExample } from "../../methods/index.ts";
+import { type Judge, judgement } from "./judges.ts";
 
 /** What a student's maker has to teach it with. */
 export interface Lessons {
@@ -13,38 +7,6 @@ export interface Lessons {
   readonly examples: readonly GuardExample[];
   /** What the teacher predicts for these verdicts, by passage: logits `[scored, vocab]`. */
   readonly taught: readonly Float32Array[];
-}
-
-/** A guard with what is added to its logit of "unsafe" where it decides. */
-export interface Judge {
-  readonly guard: GuardModel;
-  readonly offset: number;
-}
-
-/**
- * A guard whose threshold is set so that it calls half of some passages unsafe, as half of them are. What has learned
- * for a short time may lean to one of the verdicts wherever it knows nothing, and would teach that.
- */
-export async function balancedJudge(
-  guard: GuardModel,
-  codec: GuardCodec,
-  passages: readonly GuardExample[],
-): Promise<Judge> {
-  const scores = await guardScores(guard, codec, passages);
-  const margins = scores.map((score) => Math.log(score / (1 - score))).sort((a, b) => a - b);
-  const middle = margins.length / 2;
-  return { guard, offset: -(margins[Math.ceil(middle) - 1]! + margins[Math.floor(middle)]!) / 2 };
-}
-
-/** What a judge predicts for the tokens of verdicts, by prompt: logits `[scored, vocab]`. */
-export async function judgement(
-  { guard, offset }: Judge,
-  codec: GuardCodec,
-  prompts: readonly AnsweredPrompt[],
-): Promise<Float32Array[]> {
-  const predicted = await predictAnswers(guard, prompts);
-  for (const logits of predicted) logits[codec.first.unsafe]! += offset;
-  return predicted;
 }
 
 /** Some labelled passages, and others whose labels are not looked at: the teacher's verdicts stand in for them. */

@@ -7,10 +7,8 @@ import {
   type GuardModel,
   type GuardRecipe,
   guardMetrics,
-  guardScores,
   predictAnswers,
   pruneGuard,
-  type StageReport,
   w4a8,
 } from "../../methods/index.ts";
 import { denseTensors, type Weights } from "../../models/index.ts";
@@ -21,7 +19,8 @@ import { throughFile } from "../through-file.ts";
 import type { LanguageModel } from "../workbench.ts";
 import { agreement, divergence, largestGap, predictedByOnnx, scoresOf, speedOf } from "./comparisons.ts";
 import { narrowLanguage, type Training, tunedGuard, type Widths } from "./guards.ts";
-import { balancedJudge, judgement, lessonsFrom } from "./lessons.ts";
+import { balancedJudge, balancedScores, judgement } from "./judges.ts";
+import { lessonsFrom } from "./lessons.ts";
 import { type GuardStories, guardStories } from "./stories.ts";
 
 /** A guard pruned, distilled, trained for 4 bits and cut at its head, against the guard that it was. */
@@ -65,14 +64,14 @@ const sizes: { readonly short: Size; readonly full: Size } = {
     student: { steps: 100, rate: 1e-3, batch: 8 },
     // The best of those that the full proof tries.
     rates: { teacher: [2e-3], labels: [2e-3] },
-    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 240, quantizedShare: 0.4, calibration: 256 },
+    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 320, quantizedShare: 0.35, calibration: 256 },
   },
   full: {
     teacher: { steps: 400, rate: 1e-3, batch: 8, rank: 16 },
     language: { dim: 128, ffn: 384, steps: 150, rate: 2e-3, batch: 8 },
     student: { steps: 300, rate: 1e-3, batch: 8 },
     rates: { teacher: [1e-3, 2e-3, 4e-3], labels: [1e-3, 2e-3, 4e-3] },
-    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 480, quantizedShare: 0.4 },
+    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 640, quantizedShare: 0.35 },
   },
 };
 
@@ -117,22 +116,22 @@ class Experiment {
       rates.labels,
     );
     const ours = await this.#compressed(student, guided, seed);
-    const f1 = { on: [stage(ours, "packed").f1], off: [] as number[] };
+    const file = await throughFile(ours.weights);
+    const final = { ...ours, weights: file.weights as Weights };
+    const after = await this.#judged("with the teacher", final);
+    const f1 = { on: [after.f1], off: [] as number[] };
     for (const again of full ? [seed, seed + 1] : [seed]) {
-      if (again !== seed) f1.on.push(stage(await this.#compressed(student, guided, again, ["packed"]), "packed").f1);
-      f1.off.push(stage(await this.#compressed(student, alone, again, ["packed"]), "packed").f1);
+      const recovered = async (teaching: Teaching): Promise<number> =>
+        (await this.#judged(teaching.what, await this.#compressed(student, teaching, again))).f1;
+      if (again !== seed) f1.on.push(await recovered(guided));
+      f1.off.push(await recovered(alone));
     }
     const late = full ? await this.#roundedLate(ours, guided, seed) : null;
 
     const halves = Object.fromEntries(
       Array.from(denseTensors(student.weights), ([name, tensor]) => [name, tensor.cast("f16")]),
     );
-    const [file, f32, f16] = [
-      await throughFile(ours.weights),
-      await throughFile(student.weights),
-      await throughFile(halves),
-    ];
-    const final = { ...ours, weights: file.weights as Weights };
+    const [f32, f16] = [await throughFile(student.weights), await throughFile(halves)];
     const { vocab } = ours.config;
     const learned = await predict(ours.between.trained);
     const kl = {
@@ -148,20 +147,19 @@ class Experiment {
     const exported = agreement(await predictedByOnnx(final, this.#test), learned, vocab);
     const speed = { student: await speedOf(student, this.#test), ours: await speedOf(final, this.#test) };
 
-    const [before, after] = [stage(ours, "student"), await this.#judged("read from its file", final)];
-    const [pruned, rounded, trained] = [
-      stage(ours, "pruned"),
-      stage(ours, "rounded at once"),
-      stage(ours, "trained for 4 bits"),
-    ];
+    const { pruned, rounded, trained } = ours.between;
+    const before = await this.#judged("student", student);
+    const f1Of = async (what: string, model: GuardModel): Promise<number> => (await this.#judged(what, model)).f1;
+    const grid = { trained: await f1Of("trained for 4 bits", trained), atOnce: await f1Of("rounded at once", rounded) };
+    const prunedF1 = await f1Of("pruned", pruned);
     const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
     const checks: Check[] = [
       check("bytes of the file, and the student's in f32", file.bytes, f32.bytes, (a, b) => a <= b / 6.5),
       check("bytes of the file, and the student's in f16", file.bytes, f16.bytes, (a, b) => a <= b / 3.3),
       check("F1, and the student's", after.f1, before.f1, (a, b) => a >= b - 0.02),
       check("false positives, and the student's", after.falsePositives, before.falsePositives, (a, b) => a <= b + 0.03),
-      check("F1, and the pruned model's before it learned", after.f1, pruned.f1, (a, b) => a >= b + 0.1),
-      check("F1 trained for 4 bits, and rounded at once", trained.f1, rounded.f1, (a, b) => a >= b - 0.005),
+      check("F1, and the pruned model's before it learned", after.f1, prunedF1, (a, b) => a >= b + 0.1),
+      check("F1 trained for 4 bits, and rounded at once", grid.trained, grid.atOnce, (a, b) => a >= b - 0.005),
       check("KL to the teacher trained for 4 bits, and rounded at once", kl.trained, kl.atOnce, (a, b) => a < b),
       check("F1 with distillation, and with labels alone", mean(f1.on), mean(f1.off), (a, b) => a >= b),
       check("gap of the kept logits when the head is cut", head.gap, 1e-5, (a, b) => a <= b),
@@ -171,7 +169,7 @@ class Experiment {
         ? [
             check(
               "F1 trained for 4 bits, and rounded after as many steps",
-              trained.f1,
+              grid.trained,
               later.f1,
               (a, b) => a >= b - 0.005,
             ),
@@ -185,7 +183,7 @@ class Experiment {
       baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
       notes: [
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
-        `teacher and student learn from ${training.length} passages with labels, the teacher for longer; its threshold is set on ${heldBack.length} others. What is left of the student after it is pruned has the labels of ${LABELLED}, and the teacher's verdicts on the rest or, to compare with, nothing on these. ${this.#test.length} passages out of the last quarter of each story are tested on. Half of all are unsafe`,
+        `teacher and student learn from ${training.length} passages with labels, the teacher for longer. What is left of the student after it is pruned has the labels of ${LABELLED}, and the teacher's verdicts on the rest or, to compare with, nothing on these. ${this.#test.length} passages out of the last quarter of each story are tested on. Half of all are unsafe; each guard's threshold is where it calls half of ${heldBack.length} other passages unsafe`,
         `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${student.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
         `${ours.config.layers} layers of ${student.config.layers} stay, and ${ours.config.ffn} neurons of ${student.config.ffn} in each, where the paper keeps 12 of 16 and 6400 of 8192: so small a model judges by its first layers and loses little with the others`,
       ],
@@ -213,7 +211,8 @@ class Experiment {
   }
 
   async #measured(model: GuardModel, examples: readonly GuardExample[]): Promise<GuardMetrics> {
-    return this.#metrics(await guardScores(model, this.#stories.codec, examples), examples);
+    const { codec, heldBack } = this.#stories;
+    return this.#metrics(await balancedScores(model, codec, heldBack, examples), examples);
   }
 
   #metrics(scores: readonly number[], examples: readonly GuardExample[]): GuardMetrics {
@@ -249,20 +248,10 @@ class Experiment {
     return { ...teaching, rate: best.rate };
   }
 
-  async #compressed(
-    student: GuardModel,
-    { what, examples, taught, rate }: Teaching,
-    seed: number,
-    judge?: readonly StageReport["stage"][],
-  ): Promise<CompressedGuard> {
-    const { signal, log } = this.#setting;
-    const onStage = (row: StageReport): void =>
-      log(
-        `${what}, ${row.stage}: ${shown(row)}, ${(row.parameters / 1e6).toFixed(2)} M parameters, ${row.milliseconds.toFixed(2)} ms`,
-      );
+  async #compressed(student: GuardModel, { examples, taught, rate }: Teaching, seed: number): Promise<CompressedGuard> {
     const recipe = { ...this.#size.recipe, rate, seed, ...(taught === null && { lambda: 0 }) };
-    const data = { codec: this.#stories.codec, training: examples, test: this.#stories.test };
-    return await compressGuard(student, taught ?? [], data, recipe, { onStage, signal, ...(judge && { judge }) });
+    const data = { codec: this.#stories.codec, training: examples, test: [] };
+    return await compressGuard(student, taught ?? [], data, recipe, { judge: [], signal: this.#setting.signal });
   }
 
   /** The distilled model, trained on for as many steps as the one that learns 4 bits, but not for these; then rounded. */
@@ -280,10 +269,6 @@ class Experiment {
 
 const shown = ({ f1, falsePositives, auprc }: GuardMetrics): string =>
   `F1 ${f1.toFixed(3)}, false positives ${falsePositives.toFixed(3)}, AUPRC ${auprc.toFixed(3)}`;
-
-function stage({ stages }: CompressedGuard, name: StageReport["stage"]): StageReport {
-  return stages.find((row) => row.stage === name)!;
-}
 
 const figures = ({ f1, falsePositives, auprc }: GuardMetrics) => ({ f1, falsePositives, auprc });
 

@@ -21,7 +21,7 @@ export const policy: GuardPolicy = {
 
 const END = "<|endoftext|>";
 /** Shares of each story that are kept: its end to test on, and what comes before that to choose by. */
-const [TEST, HELD_BACK] = [0.25, 0.1];
+const [TEST, HELD_BACK] = [0.25, 0.15];
 /** Tokens of a passage at most, so that batches are not filled up for the sake of a few. */
 const LONGEST = 40;
 
@@ -36,7 +36,7 @@ export interface GuardStories {
 }
 
 /**
- * Labelled passages of the texts that come with pare, half of them unsafe: those to learn from out of the first 65% of
+ * Labelled passages of the texts that come with pare, half of them unsafe: those to learn from out of the first 60% of
  * each story, those to test on out of its last quarter, and those to choose by out of what lies between.
  * @throws ArgumentError for texts without stories of any of the genres
  */

@@ -59,6 +59,8 @@ export interface CompressedGuard extends GuardModel {
   readonly ids: readonly number[];
   /** What lies on the way. */
   readonly between: {
+    /** What is left of the student, before it learns. */
+    readonly pruned: GuardModel;
     readonly distilled: GuardModel;
     /** The distilled model on the grid of 4 bits, without training on it. */
     readonly rounded: GuardModel;
@@ -130,7 +132,7 @@ export async function compressGuard(
   const whole = { ...pruned, weights: await deployed(trained.weights, device) };
   const packed = { ...pruned, weights: pruneUnembedding(whole.weights, ids) };
   await judge("packed", packed);
-  return { ...packed, stages, ids, between: { distilled, rounded, trained, whole } };
+  return { ...packed, stages, ids, between: { pruned, distilled, rounded, trained, whole } };
 }
 
 /** @throws ArgumentError for sizes and groups that do not fit the student */
