@@ -11,10 +11,11 @@ beforeAll(async () => {
 
 describe("passages to judge", { timeout: 60_000 }, () => {
   it("are half unsafe, of each kind, and those to test on are of no text to learn from", () => {
-    const { training, test, text, codec } = guardStories(model, new Rng(1));
-    expect(training.length).toBeGreaterThan(2000);
-    expect(test.length).toBeGreaterThan(600);
-    for (const part of [training, test]) {
+    const { training, heldBack, test, text, codec } = guardStories(model, new Rng(1));
+    expect(training.length).toBeGreaterThan(1000);
+    expect(heldBack.length).toBeGreaterThan(150);
+    expect(test.length).toBeGreaterThan(400);
+    for (const part of [training, heldBack, test]) {
       expect(part.filter(({ verdict }) => verdict.safe)).toHaveLength(part.length / 2);
       expect(new Set(part.flatMap(({ verdict }) => verdict.categories)).size).toBe(policy.categories.length);
     }
@@ -22,7 +23,10 @@ describe("passages to judge", { timeout: 60_000 }, () => {
     const said = (part: typeof test): string[] => part.map(({ turns }) => turns[0]!.text);
     expect(said(training).filter((passage) => !learned.includes(passage))).toEqual([]);
     // Fables end alike, but little of what is tested can be read in the text to learn from.
-    expect(said(test).filter((passage) => learned.includes(passage)).length).toBeLessThan(test.length / 100);
+    for (const part of [heldBack, test])
+      expect(said(part).filter((passage) => learned.includes(passage)).length).toBeLessThan(part.length / 100);
+    const chosenBy = new Set(said(heldBack));
+    expect(said(test).filter((passage) => chosenBy.has(passage)).length).toBeLessThan(test.length / 100);
   });
 
   it("are drawn by the seed", () => {

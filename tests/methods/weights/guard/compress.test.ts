@@ -64,6 +64,19 @@ describe("compressing a guard", { timeout: 240_000 }, () => {
     expect(student.config.layers).toBe(3);
   });
 
+  it("reports the stages that are asked for alone", async () => {
+    const { student, small } = await compressed();
+    const seen: string[] = [];
+    const quick = { ...recipe, steps: 2, lambda: 0 };
+    const options = { judge: ["pruned"] as const, onStage: ({ stage }: { stage: string }) => void seen.push(stage) };
+    const { stages, between } = await compressGuard(student, [], { codec, training, test }, quick, options);
+    expect([stages.map(({ stage }) => stage), seen]).toEqual([["pruned"], ["pruned"]]);
+    const [ours, before] = await Promise.all(
+      [between.pruned, small.between.pruned].map((model) => guardScores(model, codec, test)),
+    );
+    expect(ours).toEqual(before);
+  });
+
   it("scores and says the same with the cut head as with the whole", async () => {
     const { small } = await compressed();
     const [whole, cut] = await Promise.all(
