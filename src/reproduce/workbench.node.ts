@@ -2,13 +2,13 @@ import { createHash } from "node:crypto";
 import { mkdir, readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, join } from "node:path";
-import { FileError, FormatError, pendingTensors, type Tokenizer } from "../formats/index.ts";
+import { FileError, FormatError, pendingTensors } from "../formats/index.ts";
 import { decodeUtf8 } from "../formats/json.ts";
 import { openSafetensors, saveSafetensors } from "../formats/node.ts";
 import { requireTokenizer } from "../models/index.ts";
 import { embeddedModel, openModel } from "../models/node.ts";
 import type { HostTensor } from "../tensor/index.ts";
-import type { LanguageModel, Workbench } from "./workbench.ts";
+import { type LanguageModel, onText, tokensOf, type Workbench } from "./workbench.ts";
 
 /** Counted up when what experiments train comes out differently for the same key. */
 const CACHE_VERSION = 1;
@@ -87,20 +87,13 @@ async function readCached(path: string, key: string): Promise<Record<string, Hos
   }
 }
 
-/** Share of a text of the user's that is held out. */
-const HELD_OUT = 0.1;
-
 async function openLanguageModel({ model: place, text }: Pick<LocalWorkbenchOptions, "model" | "text">) {
   await using model = await openModel(place ?? embeddedModel);
   const tokenizer = requireTokenizer(model);
-  const tokens = async (path: string): Promise<number[]> => tokensOf(tokenizer, await textOf(path));
-  const own = (file: string): Promise<number[]> => tokens(join(embeddedModel, file));
   const described = { name: basename(model.source), config: model.config, weights: model.weights, tokenizer };
-  if (text === undefined)
-    return { ...described, training: await own("training-sample.txt"), heldOut: await own("held-out.txt") };
-  const all = await tokens(text);
-  const cut = Math.floor(all.length * (1 - HELD_OUT));
-  return { ...described, training: all.slice(0, cut), heldOut: all.slice(cut) };
+  if (text !== undefined) return onText(described, await textOf(text));
+  const own = async (file: string): Promise<number[]> => tokensOf(tokenizer, await textOf(join(embeddedModel, file)));
+  return { ...described, training: await own("training-sample.txt"), heldOut: await own("held-out.txt") };
 }
 
 async function textOf(path: string): Promise<string> {
@@ -108,13 +101,4 @@ async function textOf(path: string): Promise<string> {
     throw new FileError(`${path} cannot be read (${error.code ?? error.message})`);
   });
   return decodeUtf8(bytes, path);
-}
-
-/** Texts in a row, which `<|endoftext|>` separates, each behind the token that begins texts where the model has one. */
-function tokensOf(tokenizer: Tokenizer, text: string): number[] {
-  const first = tokenizer.bosId === undefined ? [] : [tokenizer.bosId];
-  return text.split("<|endoftext|>").flatMap((one) => {
-    const tokens = tokenizer.encode(one, { addSpecialTokens: false });
-    return tokens.length > 0 ? [...first, ...tokens] : [];
-  });
 }

@@ -13,6 +13,25 @@ export interface LanguageModel {
   readonly heldOut: readonly number[];
 }
 
+/** Share of a text that is held out, at its end. */
+const HELD_OUT = 0.1;
+
+/** A model with a text of the user's. */
+export function onText(model: Omit<LanguageModel, "training" | "heldOut">, text: string): LanguageModel {
+  const all = tokensOf(model.tokenizer, text);
+  const cut = Math.floor(all.length * (1 - HELD_OUT));
+  return { ...model, training: all.slice(0, cut), heldOut: all.slice(cut) };
+}
+
+/** Texts in a row, which `<|endoftext|>` separates, each behind the token that begins texts where the model has one. */
+export function tokensOf(tokenizer: Tokenizer, text: string): number[] {
+  const first = tokenizer.bosId === undefined ? [] : [tokenizer.bosId];
+  return text.split("<|endoftext|>").flatMap((one) => {
+    const tokens = tokenizer.encode(one, { addSpecialTokens: false });
+    return tokens.length > 0 ? [...first, ...tokens] : [];
+  });
+}
+
 /** What experiments work on. Where it comes from is the platform's business. */
 export interface Workbench {
   /** The model that comes with pare. */

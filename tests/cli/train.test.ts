@@ -51,6 +51,7 @@ describe("pare train", { timeout: 180_000 }, () => {
     const further = ["--data", data, "--steps", "6", "--batch", "2", "--length", "32", "--threads", "1"];
     for (const [method, kind] of [
       [["lora", "--rank", "2"], "dense"],
+      [["pissa", "--rank", "2"], "dense"],
       [["qlora", "--rank", "2"], "sum"],
       [["qat", "--bits", "4"], "blocks"],
       [["parq", "--bits", "1.58"], "blocks"],

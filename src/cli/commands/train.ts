@@ -36,7 +36,8 @@ export const trainCommand = command({
       value: "name",
       choices: trainingMethods,
       default: "full",
-      summary: "all weights, adapters (lora, qlora), or weights of few bits (qat, parq, paretoq, quest, rolora)",
+      summary:
+        "all weights, adapters (lora, pissa, milora, qlora), or weights of few bits (qat, parq, paretoq, quest, rolora)",
     },
     bits: { type: "number", value: "n", summary: "of weights of few bits; 1.58 is ternary" },
     inputBits: {

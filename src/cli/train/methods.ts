@@ -10,13 +10,25 @@ import {
   qloraTraining,
   questTraining,
   roloraTraining,
+  spectralTraining,
   type TrainingMethod,
 } from "../../methods/index.ts";
 import { UsageError } from "../errors.ts";
 import { flagName } from "../parse.ts";
 
 /** Ways to train, by the name that `--method` takes. */
-export const trainingMethods = ["full", "lora", "qlora", "qat", "parq", "paretoq", "quest", "rolora"] as const;
+export const trainingMethods = [
+  "full",
+  "lora",
+  "pissa",
+  "milora",
+  "qlora",
+  "qat",
+  "parq",
+  "paretoq",
+  "quest",
+  "rolora",
+] as const;
 export type TrainingMethodName = (typeof trainingMethods)[number];
 
 export interface MethodOptions {
@@ -34,6 +46,8 @@ export interface MethodOptions {
 const uses: Readonly<Record<TrainingMethodName, readonly (keyof MethodOptions)[]>> = {
   full: [],
   lora: ["rank", "alpha"],
+  pissa: ["rank"],
+  milora: ["rank"],
   qlora: ["rank", "alpha", "bits", "block"],
   qat: ["bits", "block"],
   parq: ["bits"],
@@ -59,6 +73,9 @@ export function trainingMethod(options: MethodOptions): TrainingMethod {
       return fullTraining();
     case "lora":
       return loraTraining(adapters);
+    case "pissa":
+    case "milora":
+      return spectralTraining(method, rank);
     case "qlora":
       if (block === "channel") throw new UsageError("qlora rounds blocks; --block takes a multiple of 16 here");
       return qloraTraining({ ...adapters, format: oneOf(method, whole, bits ?? 4), block: block ?? 32 });
