@@ -235,12 +235,12 @@ class Experiment {
   ): Promise<Teaching> {
     if (rates.length === 1) return { ...teaching, rate: rates[0]! };
     const { seed, signal, log } = this.#setting;
-    const { recipe } = this.#size;
     const prompts = this.#prompts(teaching.examples);
-    const pruned = await pruneGuard(student, prompts, { ...recipe, rate: 0, seed });
+    const pruned = await pruneGuard(student, prompts, this.#recipe({ ...teaching, rate: 0 }, seed));
     let best = { rate: 0, auprc: -1 };
     for (const rate of rates) {
-      const weights = await distillGuard(pruned, teaching.taught, prompts, { ...recipe, rate, seed, signal });
+      const recipe = this.#recipe({ ...teaching, rate }, seed);
+      const weights = await distillGuard(pruned, teaching.taught, prompts, { ...recipe, signal });
       const metrics = await this.#measured({ ...pruned, weights }, this.#stories.heldBack);
       log(`${teaching.what}, tried at ${rate}: ${shown(metrics)}`);
       if (metrics.auprc > best.auprc) best = { rate, auprc: metrics.auprc };
@@ -248,21 +248,26 @@ class Experiment {
     return { ...teaching, rate: best.rate };
   }
 
-  async #compressed(student: GuardModel, { examples, taught, rate }: Teaching, seed: number): Promise<CompressedGuard> {
-    const recipe = { ...this.#size.recipe, rate, seed, ...(taught === null && { lambda: 0 }) };
-    const data = { codec: this.#stories.codec, training: examples, test: [] };
-    return await compressGuard(student, taught ?? [], data, recipe, { judge: [], signal: this.#setting.signal });
+  #recipe({ rate, taught }: Teaching, seed: number): GuardRecipe {
+    return { ...this.#size.recipe, rate, seed, ...(taught === null && { lambda: 0 }) };
+  }
+
+  async #compressed(student: GuardModel, teaching: Teaching, seed: number): Promise<CompressedGuard> {
+    const data = { codec: this.#stories.codec, training: teaching.examples, test: [] };
+    const options = { judge: [], signal: this.#setting.signal };
+    return await compressGuard(student, teaching.taught ?? [], data, this.#recipe(teaching, seed), options);
   }
 
   /** The distilled model, trained on for as many steps as the one that learns 4 bits, but not for these; then rounded. */
   async #roundedLate(
     { config, between: { distilled } }: CompressedGuard,
-    { examples, taught, rate }: Teaching,
+    teaching: Teaching,
     seed: number,
   ): Promise<GuardModel> {
-    const { steps, group, quantizedShare } = this.#size.recipe;
-    const training = { steps: Math.round(quantizedShare! * steps), rate: rate / 5, seed, signal: this.#setting.signal };
-    const weights = await distillGuard(distilled, taught, this.#prompts(examples), training);
+    const { steps, rate, group, quantizedShare, ...recipe } = this.#recipe(teaching, seed);
+    const training = { ...recipe, steps: Math.round(quantizedShare! * steps), rate: rate / 5 };
+    const options = { ...training, signal: this.#setting.signal };
+    const weights = await distillGuard(distilled, teaching.taught, this.#prompts(teaching.examples), options);
     return { config, weights: await w4a8(weights, group!) };
   }
 }
