@@ -65,8 +65,8 @@ export async function longContest(setting: Setting): Promise<Finding> {
     notes: [
       long
         ? `long training: on ${LONG_TEXT} in the folder that PARE_DATA names`
-        : `long training: on the same text as above, read over and over; on a longer one, ${LONG_TEXT} in the folder that PARE_DATA names, QuEST is ahead of learned steps by more`,
-      `long training: ${terms.shape.dim} channels and ${tokensOf(terms.training)} tokens, a hundred for each number in the layers, as in the paper; the rates of ${terms.rates.join(", ")}: ${ratesOf(entries)}`,
+        : `long training: on the same text as above, read over and over; ${LONG_TEXT} in the folder that PARE_DATA names would be long enough`,
+      `long training: ${terms.shape.dim} channels and ${tokensOf(terms.training)} tokens, a hundred for each number in the layers, as in the paper; the rates of ${terms.rates.join(", ")}: ${ratesOf(entries)}; the paper's models have 30 to 800 million weights. At full scale: pare train --new 6x640 --method quest --bits 4 --input-bits 4 --text <3 billion tokens>, and without --method`,
     ],
   };
 }
