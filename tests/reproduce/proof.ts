@@ -4,7 +4,7 @@ import { localWorkbench } from "../../src/reproduce/node.ts";
 
 /**
  * Runs the short proof of a system, as `pare reproduce <id> --seed <seed>` does, and asks all of its checks to hold.
- * @param except those that do not hold at the scale of the experiment, as its notes say
+ * @param except those that do not hold at the scale of the experiment, as its notes say, or that chance decides there
  */
 export function proves(id: string, { seed = 1, except = [] as readonly string[] } = {}): void {
   describe(`pare reproduce ${id}`, { timeout: 1_800_000 }, () => {
