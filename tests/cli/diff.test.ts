@@ -2,8 +2,6 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands/index.ts";
-import { dispatch } from "../../src/cli/dispatch.ts";
 import { ggufTypes, pendingTensors } from "../../src/formats/index.ts";
 import { saveGguf, saveSafetensors } from "../../src/formats/node.ts";
 import { decoderToGguf, denseTensors, ggufWeights, type Weights } from "../../src/models/index.ts";
@@ -11,6 +9,7 @@ import { saveModel } from "../../src/models/node.ts";
 import { Dense, roundToBlocks } from "../../src/nn/index.ts";
 import { HostTensor, Rng } from "../../src/tensor/index.ts";
 import { tinyModel } from "../generate/models.ts";
+import { pare } from "./process.ts";
 
 const shape = {
   vocab_size: 23,
@@ -38,16 +37,7 @@ function changed(change: (values: HostTensor, name: string) => HostTensor): Weig
   );
 }
 
-async function pare(...words: string[]): Promise<{ code: number; out: string; err: string }> {
-  let [out, err] = ["", ""];
-  const code = await dispatch(["diff", ...words, "--out", at("report.html")], commands, {
-    out: (text) => (out += text),
-    err: (text) => (err += text),
-    interrupts: () => new AbortController().signal,
-    debug: false,
-  });
-  return { code, out, err };
-}
+const diff = (...words: string[]) => pare("diff", ...words, "--out", at("report.html"));
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "pare-diff-"));
@@ -95,7 +85,7 @@ afterAll(async () => await rm(folder, { recursive: true }));
 
 describe("pare diff", { timeout: 120_000 }, () => {
   it("prints what changed by type and in all, and draws it", async () => {
-    const { code, out } = await pare(at("base"), at("tuned"));
+    const { code, out } = await diff(at("base"), at("tuned"));
     expect(code).toBe(0);
     expect(out).toMatch(/^q_proj +2 +\d/m);
     expect(out).toMatch(/^all +14 .* hold$/m);
@@ -105,7 +95,7 @@ describe("pare diff", { timeout: 120_000 }, () => {
   });
 
   it("gives the same as JSON", async () => {
-    const { code, out } = await pare(at("base"), at("tuned"), "--json", "--alpha", "0.5", "--matrices", "mlp");
+    const { code, out } = await diff(at("base"), at("tuned"), "--json", "--alpha", "0.5", "--matrices", "mlp");
     expect(code).toBe(0);
     const report = JSON.parse(out);
     expect(report).toMatchObject({ before: at("base"), after: at("tuned"), alpha: 0.5 });
@@ -121,7 +111,7 @@ describe("pare diff", { timeout: 120_000 }, () => {
       ["base", "base"],
       ["base", "F32.gguf"],
     ] as const) {
-      const { code, out } = await pare(at(a), at(b), "--json");
+      const { code, out } = await diff(at(a), at(b), "--json");
       expect(code).toBe(0);
       const { summaries } = JSON.parse(out);
       expect(summaries.at(-1)).toMatchObject({
@@ -138,7 +128,7 @@ describe("pare diff", { timeout: 120_000 }, () => {
   });
 
   it("sees no change where a checkpoint was only rounded to bfloat16", async () => {
-    const { summaries } = JSON.parse((await pare(at("base"), at("half"), "--json")).out);
+    const { summaries } = JSON.parse((await diff(at("base"), at("half"), "--json")).out);
     expect(summaries.at(-1).sparsity).toBe(1);
     expect(summaries.at(-1).storedSparsity).toBeLessThan(0.02);
     expect(summaries.at(-1).overlaps.small.share).toBeNull();
@@ -169,7 +159,7 @@ describe("pare diff", { timeout: 120_000 }, () => {
     ],
   ])("refuses what cannot be compared (%#)", async (words, message) => {
     const places = words.map((word, i) => (i < 2 ? at(word) : word));
-    const { code, err } = await pare(...places);
+    const { code, err } = await diff(...places);
     expect(code).toBe(2);
     expect(err).toMatch(message);
   });

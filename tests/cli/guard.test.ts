@@ -2,25 +2,13 @@ import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands/index.ts";
-import { dispatch } from "../../src/cli/dispatch.ts";
 import { readGuardExamples, readPolicy } from "../../src/methods/node.ts";
 import { saveModel } from "../../src/models/node.ts";
 import { conversations, guardModel, json, policy, tokenizer } from "../methods/weights/guard/small.ts";
+import { pare } from "./process.ts";
 
 let folder: string;
 const at = (name: string): string => join(folder, name);
-
-async function pare(...words: string[]): Promise<{ code: number; out: string; err: string }> {
-  let [out, err] = ["", ""];
-  const code = await dispatch(words, commands, {
-    out: (text) => (out += text),
-    err: (text) => (err += text),
-    interrupts: () => new AbortController().signal,
-    debug: false,
-  });
-  return { code, out, err };
-}
 
 const lines = (count: number, seed: number): string =>
   conversations(count, seed)

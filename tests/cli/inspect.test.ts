@@ -2,8 +2,6 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands/index.ts";
-import { dispatch } from "../../src/cli/dispatch.ts";
 import { ggufTypes, pendingTensors, tokenizerJsonFromLlama2c } from "../../src/formats/index.ts";
 import { saveGguf, saveSafetensors, saveSafetensorsFolder } from "../../src/formats/node.ts";
 import { decoderToGguf, ggufWeights } from "../../src/models/index.ts";
@@ -12,6 +10,7 @@ import { HalfWeight, roundToBlocks, storeWeights, toSparse } from "../../src/nn/
 import { HostTensor } from "../../src/tensor/index.ts";
 import { tinyPieces } from "../formats/tiny-llama.ts";
 import { family, randomWeights } from "../models/family.ts";
+import { pare } from "./process.ts";
 
 const patience = 300_000;
 
@@ -23,16 +22,7 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
-async function inspect(...words: string[]): Promise<{ code: number; out: string; err: string }> {
-  let [out, err] = ["", ""];
-  const code = await dispatch(["inspect", ...words], commands, {
-    out: (text) => (out += text),
-    err: (text) => (err += text),
-    interrupts: () => new AbortController().signal,
-    debug: false,
-  });
-  return { code, out, err };
-}
+const inspect = (...words: string[]) => pare("inspect", ...words);
 
 /** What `--json` gives. */
 async function reportOn(...words: string[]) {

@@ -3,8 +3,6 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands/index.ts";
-import { dispatch } from "../../src/cli/dispatch.ts";
 import { readQuestions } from "../../src/cli/rl/prompts.ts";
 import { newModel } from "../../src/cli/train/start.ts";
 import { Tokenizer } from "../../src/formats/index.ts";
@@ -12,7 +10,7 @@ import { layerMatrices, trainingMasks } from "../../src/methods/index.ts";
 import { openModel, saveModel } from "../../src/models/node.ts";
 import { Rng } from "../../src/tensor/index.ts";
 import { chatTemplate } from "./models.ts";
-import { start } from "./process.ts";
+import { pare, start } from "./process.ts";
 
 let folder: string;
 let base: string;
@@ -40,18 +38,6 @@ interface Reinforced {
   readonly steps: number;
   readonly reward: { readonly first: number; readonly last: number };
   readonly kl: { readonly last: number } | null;
-}
-
-/** Runs a command line in this process. */
-async function pare(...words: string[]): Promise<{ code: number; out: string; err: string }> {
-  let [out, err] = ["", ""];
-  const code = await dispatch(words, commands, {
-    out: (text) => (out += text),
-    err: (text) => (err += text),
-    interrupts: () => new AbortController().signal,
-    debug: false,
-  });
-  return { code, out, err };
 }
 
 async function rl(...words: string[]): Promise<Reinforced> {

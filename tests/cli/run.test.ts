@@ -4,14 +4,12 @@ import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type ChatOptions, chat } from "../../src/cli/chat.ts";
-import { commands } from "../../src/cli/commands/index.ts";
-import { dispatch } from "../../src/cli/dispatch.ts";
 import { openTextModel, type TextModel } from "../../src/cli/model.ts";
 import { complete } from "../../src/generate/index.ts";
 import { saveModel } from "../../src/models/node.ts";
 import { tinyModel } from "../generate/models.ts";
 import { tinyShape, tinyTextModel } from "./models.ts";
-import { type Ended, start } from "./process.ts";
+import { type Ended, pare, start } from "./process.ts";
 
 /** Starting a process and compiling takes long on a machine that is busy. */
 const patience = 300_000;
@@ -100,13 +98,7 @@ describe("pare run", { timeout: patience }, () => {
     [["--prompt", "x", "--top-p", "0"], "topP must be above 0 and at most 1, not 0"],
     [["--max-tokens", "0"], '--max-tokens is a whole number >= 1, not "0"'],
   ])("refuses %#", async (words, message) => {
-    let [out, err] = ["", ""];
-    const code = await dispatch(["run", ...words], commands, {
-      out: (text) => (out += text),
-      err: (text) => (err += text),
-      interrupts: () => new AbortController().signal,
-      debug: false,
-    });
+    const { code, out, err } = await pare("run", ...words);
     expect({ code, out }).toEqual({ code: 2, out: "" });
     expect(err).toContain(message);
   });

@@ -2,9 +2,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { evaluate } from "../../src/cli/commands/eval.ts";
-import { dispatch } from "../../src/cli/dispatch.ts";
 import type { Report } from "../../src/evaluate/node.ts";
+import { pare } from "../cli/process.ts";
 
 const timeout = 240_000;
 
@@ -14,17 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-async function pareEval(...words: string[]) {
-  let [out, err] = ["", ""];
-  const table = { eval: { summary: "", load: async () => evaluate } };
-  const code = await dispatch(["eval", ...words, "--threads", "1"], table, {
-    out: (text) => (out += text),
-    err: (text) => (err += text),
-    interrupts: () => new AbortController().signal,
-    debug: false,
-  });
-  return { code, out, err };
-}
+const pareEval = (...words: string[]) => pare("eval", ...words, "--threads", "1");
 
 test("the embedded model is judged with nothing else at hand, and repeatably", { timeout }, async () => {
   const words = ["--limit", "3", "--out", folder];

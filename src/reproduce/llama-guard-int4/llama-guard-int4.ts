@@ -127,6 +127,7 @@ class Experiment {
       f1.off.push(await recovered(alone));
     }
     const late = full ? await this.#roundedLate(ours, guided, seed) : null;
+    const informed = full ? await this.#withAllLabels(student, training) : null;
 
     const halves = Object.fromEntries(
       Array.from(denseTensors(student.weights), ([name, tensor]) => [name, tensor.cast("f16")]),
@@ -180,10 +181,16 @@ class Experiment {
     return {
       checks,
       metrics: { ...figures(after), kl: kl.trained, bytes: file.bytes, ...speed.ours },
-      baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
+      baseline: {
+        ...figures(before),
+        ...(informed && { "f1 with all labels": informed.f1 }),
+        kl: kl.atOnce,
+        bytes: f32.bytes,
+        ...speed.student,
+      },
       notes: [
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
-        `teacher and student learn from ${training.length} passages with labels, the teacher for longer. What is left of the student after it is pruned has the labels of ${LABELLED}, and the teacher's verdicts on the rest or, to compare with, nothing on these. ${this.#test.length} passages out of the last quarter of each story are tested on. Half of all are unsafe; each guard's threshold is where it calls half of ${heldBack.length} other passages unsafe`,
+        `teacher and student learn from ${training.length} passages with labels, the teacher for longer. What is left of the student after it is pruned has the labels of ${LABELLED}, and the teacher's verdicts on the rest or, to compare with, nothing on these. ${this.#test.length} passages out of the last quarter of each story are tested on.${informed ? ` With all labels and no teacher, F1 comes to ${informed.f1.toFixed(3)}.` : ""} Half of all are unsafe; each guard's threshold is where it calls half of ${heldBack.length} other passages unsafe`,
         `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${student.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
         `${ours.config.layers} layers of ${student.config.layers} stay, and ${ours.config.ffn} neurons of ${student.config.ffn} in each, where the paper keeps 12 of 16 and 6400 of 8192: so small a model judges by its first layers and loses little with the others`,
       ],
@@ -250,6 +257,13 @@ class Experiment {
 
   #recipe({ rate, taught }: Teaching, seed: number): GuardRecipe {
     return { ...this.#size.recipe, rate, seed, ...(taught === null && { lambda: 0 }) };
+  }
+
+  /** What recovery comes to when no label is withheld, and there is no teacher. */
+  async #withAllLabels(student: GuardModel, examples: readonly GuardExample[]): Promise<GuardMetrics> {
+    const teaching = { what: "with all labels and no teacher", examples, taught: null };
+    const alone = await this.#atBestRate(student, teaching, this.#size.rates.labels);
+    return await this.#judged(teaching.what, await this.#compressed(student, alone, this.#setting.seed));
   }
 
   async #compressed(student: GuardModel, teaching: Teaching, seed: number): Promise<CompressedGuard> {
