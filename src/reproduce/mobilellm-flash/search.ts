@@ -20,9 +20,6 @@ const TRIALS = 24;
 const SEEDS = 3;
 /** Trials of the search over the whole space. */
 const LONG = { short: 16, full: 48 } as const;
-/** Of the front, as many are timed again with the backbone and the shapes that were pruned by hand. */
-const MOST_MEASURED = 8;
-
 interface Measured {
   readonly name: string;
   readonly ttftMs: number;
@@ -52,7 +49,7 @@ export async function frontChecks(
     warn: log,
   }))
     trials.push(trial);
-  const front = trialFront(trials).slice(-MOST_MEASURED);
+  const front = trialFront(trials);
   const depth = full
     ? [4, 5, 6].map((layers) => ({ ...whole, layers, attention: whole.attention.slice(0, layers) }))
     : [];
