@@ -20,7 +20,6 @@ import type { LanguageModel } from "../workbench.ts";
 import { agreement, divergence, largestGap, predictedByOnnx, scoresOf, speedOf } from "./comparisons.ts";
 import { narrowLanguage, type Training, tunedGuard, type Widths } from "./guards.ts";
 import { balancedJudge, balancedScores, judgement } from "./judges.ts";
-import { lessonsFrom } from "./lessons.ts";
 import { type GuardStories, guardStories } from "./stories.ts";
 
 /** A guard pruned, distilled, trained for 4 bits and cut at its head, against the guard that it was. */
@@ -50,35 +49,33 @@ interface Size {
   readonly language: Widths & Training;
   readonly student: Training;
   /** Learning rates that recovery is tried at, with the teacher and with labels alone. */
-  readonly rates: { readonly teacher: readonly number[]; readonly labels: readonly number[] };
+  readonly rates: readonly number[];
   readonly recipe: Omit<GuardRecipe, "seed" | "rate">;
 }
 
-/** Passages whose labels there are for recovery. */
-const LABELLED = 200;
+const recipe = { layers: 3, ffn: 256, group: 128, lambda: 0.5, quantizedShare: 0.35 } as const;
 
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
-    teacher: { steps: 160, rate: 1e-3, batch: 8, rank: 16 },
-    language: { dim: 128, ffn: 384, steps: 40, rate: 2e-3, batch: 8 },
-    student: { steps: 100, rate: 1e-3, batch: 8 },
-    // Of 1e-3, 2e-3 and 4e-3 the best of each on the passages held back, with seed 0.
-    rates: { teacher: [2e-3], labels: [1e-3] },
-    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 320, quantizedShare: 0.35, calibration: 256 },
+    teacher: { steps: 240, rate: 1e-3, batch: 8, rank: 16 },
+    language: { dim: 128, ffn: 384, steps: 60, rate: 2e-3, batch: 8 },
+    student: { steps: 160, rate: 1e-3, batch: 8 },
+    // The best of those that the full proof tries.
+    rates: [5e-4],
+    recipe: { ...recipe, steps: 400, calibration: 256 },
   },
   full: {
     teacher: { steps: 400, rate: 1e-3, batch: 8, rank: 16 },
     language: { dim: 128, ffn: 384, steps: 150, rate: 2e-3, batch: 8 },
     student: { steps: 300, rate: 1e-3, batch: 8 },
-    rates: { teacher: [1e-3, 2e-3, 4e-3], labels: [1e-3, 2e-3, 4e-3] },
-    recipe: { layers: 2, ffn: 256, group: 128, lambda: 0.9, steps: 640, quantizedShare: 0.35 },
+    rates: [5e-4, 1e-3],
+    recipe: { ...recipe, steps: 640 },
   },
 };
 
-/** What recovery is taught with: the teacher's logits for some passages, or none and labels alone. */
+/** What recovery is taught with: labels and the teacher's logits, or labels alone. */
 interface Teaching {
   readonly what: string;
-  readonly examples: readonly GuardExample[];
   readonly taught: readonly Float32Array[] | null;
   readonly rate: number;
 }
@@ -101,20 +98,14 @@ class Experiment {
   async run(): Promise<Finding> {
     const { full, seed } = this.#setting;
     const { codec, training, heldBack } = this.#stories;
-    const labelled = training.slice(0, LABELLED);
     const [large, student] = [await this.#teacher(training), await this.#student(training)];
     const teacher = await balancedJudge(large, codec, heldBack);
     const predict = (model: GuardModel) => predictAnswers(model, this.#test);
     const expected = await judgement(teacher, codec, this.#test);
     const best = this.#shown("teacher", this.#metrics(scoresOf(expected, codec.first), this.#stories.test));
-    const lessons = await lessonsFrom(teacher, codec, labelled, training.slice(LABELLED));
-    const { rates } = this.#size;
-    const guided = await this.#atBestRate(student, { what: "with the teacher", ...lessons }, rates.teacher);
-    const alone = await this.#atBestRate(
-      student,
-      { what: "with labels alone", examples: labelled, taught: null },
-      rates.labels,
-    );
+    const taught = await judgement(teacher, codec, this.#prompts(training));
+    const guided = await this.#atBestRate(student, "with the teacher", taught);
+    const alone = await this.#atBestRate(student, "with labels alone", null);
     const ours = await this.#compressed(student, guided, seed);
     const file = await throughFile(ours.weights);
     const final = { ...ours, weights: file.weights as Weights };
@@ -127,7 +118,6 @@ class Experiment {
       f1.off.push(await recovered(alone));
     }
     const late = full ? await this.#roundedLate(ours, guided, seed) : null;
-    const informed = full ? await this.#withAllLabels(student, training) : null;
 
     const halves = Object.fromEntries(
       Array.from(denseTensors(student.weights), ([name, tensor]) => [name, tensor.cast("f16")]),
@@ -181,18 +171,12 @@ class Experiment {
     return {
       checks,
       metrics: { ...figures(after), kl: kl.trained, bytes: file.bytes, ...speed.ours },
-      baseline: {
-        ...figures(before),
-        ...(informed && { "f1 with all labels": informed.f1 }),
-        kl: kl.atOnce,
-        bytes: f32.bytes,
-        ...speed.student,
-      },
+      baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
       notes: [
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
-        `teacher and student learn from ${training.length} passages with labels, the teacher for longer. What is left of the student after it is pruned has the labels of ${LABELLED}, and the teacher's verdicts on the rest or, to compare with, nothing on these. ${this.#test.length} passages out of the last quarter of each story are tested on.${informed ? ` With all labels and no teacher, F1 comes to ${informed.f1.toFixed(3)}.` : ""} Half of all are unsafe; each guard's threshold is where it calls half of ${heldBack.length} other passages unsafe`,
+        `${training.length} passages to learn from for all, ${this.#test.length} out of the last quarter of each story to test on. Half of all are unsafe; each guard's threshold is where it calls half of ${heldBack.length} other passages unsafe`,
         `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${student.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
-        `${ours.config.layers} layers of ${student.config.layers} stay, and ${ours.config.ffn} neurons of ${student.config.ffn} in each, where the paper keeps 12 of 16 and 6400 of 8192: so small a model judges by its first layers and loses little with the others`,
+        `${ours.config.layers} layers of ${student.config.layers} stay, and ${ours.config.ffn} neurons of ${student.config.ffn} in each, where the paper keeps 12 of 16 and 6400 of 8192: with less taken away, so small a model lost too little to show that it recovers`,
       ],
     };
   }
@@ -235,39 +219,29 @@ class Experiment {
   }
 
   /** Teaching at the rate with which recovery comes out best on passages that nothing is learned or tested on. */
-  async #atBestRate(
-    student: GuardModel,
-    teaching: Omit<Teaching, "rate">,
-    rates: readonly number[],
-  ): Promise<Teaching> {
-    if (rates.length === 1) return { ...teaching, rate: rates[0]! };
+  async #atBestRate(student: GuardModel, what: string, taught: Teaching["taught"]): Promise<Teaching> {
     const { seed, signal, log } = this.#setting;
-    const prompts = this.#prompts(teaching.examples);
-    const pruned = await pruneGuard(student, prompts, this.#recipe({ ...teaching, rate: 0 }, seed));
+    const { rates } = this.#size;
+    if (rates.length === 1) return { what, taught, rate: rates[0]! };
+    const prompts = this.#prompts(this.#stories.training);
+    const pruned = await pruneGuard(student, prompts, this.#recipe({ what, taught, rate: 0 }, seed));
     let best = { rate: 0, auprc: -1 };
     for (const rate of rates) {
-      const recipe = this.#recipe({ ...teaching, rate }, seed);
-      const weights = await distillGuard(pruned, teaching.taught, prompts, { ...recipe, signal });
+      const recipe = this.#recipe({ what, taught, rate }, seed);
+      const weights = await distillGuard(pruned, taught, prompts, { ...recipe, signal });
       const metrics = await this.#measured({ ...pruned, weights }, this.#stories.heldBack);
-      log(`${teaching.what}, tried at ${rate}: ${shown(metrics)}`);
+      log(`${what}, tried at ${rate}: ${shown(metrics)}`);
       if (metrics.auprc > best.auprc) best = { rate, auprc: metrics.auprc };
     }
-    return { ...teaching, rate: best.rate };
+    return { what, taught, rate: best.rate };
   }
 
   #recipe({ rate, taught }: Teaching, seed: number): GuardRecipe {
     return { ...this.#size.recipe, rate, seed, ...(taught === null && { lambda: 0 }) };
   }
 
-  /** What recovery comes to when no label is withheld, and there is no teacher. */
-  async #withAllLabels(student: GuardModel, examples: readonly GuardExample[]): Promise<GuardMetrics> {
-    const teaching = { what: "with all labels and no teacher", examples, taught: null };
-    const alone = await this.#atBestRate(student, teaching, this.#size.rates.labels);
-    return await this.#judged(teaching.what, await this.#compressed(student, alone, this.#setting.seed));
-  }
-
   async #compressed(student: GuardModel, teaching: Teaching, seed: number): Promise<CompressedGuard> {
-    const data = { codec: this.#stories.codec, training: teaching.examples, test: [] };
+    const data = { codec: this.#stories.codec, training: this.#stories.training, test: [] };
     const options = { judge: [], signal: this.#setting.signal };
     return await compressGuard(student, teaching.taught ?? [], data, this.#recipe(teaching, seed), options);
   }
@@ -281,7 +255,7 @@ class Experiment {
     const { steps, rate, group, quantizedShare, ...recipe } = this.#recipe(teaching, seed);
     const training = { ...recipe, steps: Math.round(quantizedShare! * steps), rate: rate / 5 };
     const options = { ...training, signal: this.#setting.signal };
-    const weights = await distillGuard(distilled, teaching.taught, this.#prompts(teaching.examples), options);
+    const weights = await distillGuard(distilled, teaching.taught, this.#prompts(this.#stories.training), options);
     return { config, weights: await w4a8(weights, group!) };
   }
 }

@@ -34,20 +34,10 @@ interface Scale {
   readonly length: number;
 }
 
-const short: Scale = {
-  shape: { vocab: 1024, layers: 2, dim: 64, heads: 4, ffn: 192 },
-  full: 1440,
-  few: 160,
-  batch: 8,
-  length: 64,
-};
-const whole: Scale = {
-  shape: { vocab: 1024, layers: 4, dim: 128, heads: 4, ffn: 384 },
-  full: 1800,
-  few: 200,
-  batch: 8,
-  length: 128,
-};
+/** As large as the text that comes with pare allows: larger models learn it by heart. */
+const shape: SmallShape = { vocab: 1024, layers: 2, dim: 64, heads: 4, ffn: 192 };
+const short: Scale = { shape, full: 1440, few: 160, batch: 8, length: 64 };
+const whole: Scale = { shape, full: 1800, few: 200, batch: 8, length: 64 };
 
 const ALL = [1, 1.58, 2, 3, 4] as const;
 const LOW = [1, 1.58, 2] as const;
@@ -272,6 +262,7 @@ async function experiment(setting: Setting): Promise<Finding> {
       `not dominated in size and loss: ${front.map(({ name }) => name).join(", ")} bits; the loss in full precision is ${base.toFixed(3)} nats a token`,
       "file sizes count scales and everything that is not rounded as stored, in 32 bits",
       `${outcomes.reduce((sum, o) => sum + o.floored, 0)} of the learned scales ended on the floor`,
+      `models of ${shape.layers} layers of ${shape.dim} channels: one of 4 layers of 128 learned the text that comes with pare by heart in 1800 steps of 1024 tokens, and was then the better on other text the fewer bits it had`,
     ],
   };
 }

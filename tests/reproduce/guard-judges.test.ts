@@ -2,7 +2,6 @@ import { describe, expect, it } from "vitest";
 import { guardScores, predictAnswers } from "../../src/methods/index.ts";
 import { divergence, scoresOf } from "../../src/reproduce/llama-guard-int4/comparisons.ts";
 import { balancedJudge, balancedScores, judgement } from "../../src/reproduce/llama-guard-int4/judges.ts";
-import { lessonsFrom } from "../../src/reproduce/llama-guard-int4/lessons.ts";
 import { codec, conversations, guardModel } from "../methods/weights/guard/small.ts";
 
 const guard = guardModel(1);
@@ -12,7 +11,6 @@ const others = conversations(40, 3).map((passage, i) => {
   return { ...passage, turns: [{ ...turn!, text: `${turn!.text} ${i}` }] };
 });
 const prompts = others.map((example) => codec.example(example));
-const { vocab } = guard.config;
 
 describe("a judge", () => {
   it("calls half of the passages unsafe that its threshold is set on", async () => {
@@ -43,41 +41,6 @@ describe("a judge", () => {
     }
   });
 });
-
-describe("lessons", () => {
-  it("keep the labels that there are, and take the likeliest verdict of the judge for the rest", async () => {
-    const judge = await balancedJudge(guard, codec, others);
-    const { examples, taught } = await lessonsFrom(judge, codec, passages, others);
-    expect(examples.slice(0, passages.length)).toEqual(passages);
-    const judged = examples.slice(passages.length);
-    expect(judged.map(({ turns }) => turns)).toEqual(others.map(({ turns }) => turns));
-    const scores = scoresOf(taught, codec.first).slice(passages.length);
-    expect(judged.map(({ verdict }) => verdict.safe)).toEqual(scores.map((score) => score <= 0.5));
-    const codes = codec.policy.categories.map(({ code }) => code);
-    const unsafe = judged.filter(({ verdict }) => !verdict.safe);
-    const likelihoods = await Promise.all(
-      codes.map(async (code) => {
-        const verdict = { safe: false, categories: [code] };
-        const read = unsafe.map((passage) => codec.example({ ...passage, verdict }));
-        const predicted = await predictAnswers(guard, read);
-        // Up to the code: what ends a verdict is as likely behind each of them in a guard's eyes that has learned.
-        return read.map(({ ids, scored }, i) => logLikelihood(predicted[i]!, ids.slice(-scored, -1)));
-      }),
-    );
-    for (const [i, { verdict }] of unsafe.entries()) {
-      const of = likelihoods.map((each) => each[i]!);
-      expect(verdict.categories).toEqual([codes[of.indexOf(Math.max(...of))]]);
-    }
-    expect(taught.map((rows) => rows.length)).toEqual(examples.map((example) => codec.example(example).scored * vocab));
-  });
-});
-
-function logLikelihood(rows: Float32Array, answer: readonly number[]): number {
-  return answer.reduce((sum, id, at) => {
-    const logits = rows.subarray(at * vocab, (at + 1) * vocab);
-    return sum + logits[id]! - Math.log(logits.reduce((total, x) => total + Math.exp(x), 0));
-  }, 0);
-}
 
 it("the divergence of predictions is the mean over tokens of that between their softmaxes", () => {
   const [p, q] = [Float32Array.of(Math.log(3), 0, 5, 5), Float32Array.of(0, 0, -7, -7)];
