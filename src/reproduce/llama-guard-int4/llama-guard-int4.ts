@@ -57,12 +57,12 @@ const recipe = { layers: 3, ffn: 256, group: 128, lambda: 0.5, quantizedShare: 0
 
 const sizes: { readonly short: Size; readonly full: Size } = {
   short: {
-    teacher: { steps: 240, rate: 1e-3, batch: 8, rank: 16 },
-    language: { dim: 128, ffn: 384, steps: 60, rate: 2e-3, batch: 8 },
-    student: { steps: 160, rate: 1e-3, batch: 8 },
+    teacher: { steps: 160, rate: 1e-3, batch: 8, rank: 16 },
+    language: { dim: 128, ffn: 384, steps: 40, rate: 2e-3, batch: 8 },
+    student: { steps: 120, rate: 1e-3, batch: 8 },
     // The best of those that the full proof tries.
     rates: [5e-4],
-    recipe: { ...recipe, steps: 400, calibration: 256 },
+    recipe: { ...recipe, steps: 320, calibration: 256 },
   },
   full: {
     teacher: { steps: 400, rate: 1e-3, batch: 8, rank: 16 },
@@ -173,6 +173,13 @@ class Experiment {
       metrics: { ...figures(after), kl: kl.trained, bytes: file.bytes, ...speed.ours },
       baseline: { ...figures(before), kl: kl.atOnce, bytes: f32.bytes, ...speed.student },
       notes: [
+        ...(full
+          ? [
+              "divergences are on passages to test on: where training for 4 bits raises F1 it may yet lead away from the teacher on these, since it learns more of its own passages",
+            ]
+          : [
+              "teacher and student have not learned to their end here, so that pruning costs less and the teacher knows no more than labels tell: the full proof trains both for longer",
+            ]),
         "a stand-in for a safety policy: passages of two to four sentences out of children's stories of three kinds count as unsafe, those of other stories as safe",
         `${training.length} passages to learn from for all, ${this.#test.length} out of the last quarter of each story to test on. Half of all are unsafe; each guard's threshold is where it calls half of ${heldBack.length} other passages unsafe`,
         `the teacher is ${this.#model.name} with F1 ${best.f1.toFixed(3)}; the student's language model was cut out of it, to ${student.config.dim} of ${this.#model.config.dim} channels. It has read most of these stories before, without the verdicts`,
