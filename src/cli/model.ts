@@ -24,6 +24,10 @@ export const modelOptions = {
   threads: { type: "integer", value: "count", min: 1, max: 1024, summary: "threads; default one per physical core" },
 } as const satisfies Record<string, OptionSpec>;
 
+/** What folders made of a model are named by: its last part, without an ending. @param model as users give it, or none */
+export const stemOf = (model: string | undefined): string =>
+  basename(resolve(model ?? "storybook")).replace(/\.(gguf|bin)$/i, "");
+
 /** A model that is ready to generate text. */
 export interface TextModel extends AsyncDisposable {
   /** The name that it was asked for by: of a folder or file its own, of a model on the hub `owner/name`. */

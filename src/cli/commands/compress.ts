@@ -1,4 +1,4 @@
-import { basename, resolve } from "node:path";
+import { resolve } from "node:path";
 import { activationForms, methodNames, procedureOf, targets } from "../../methods/index.ts";
 import { megabytes } from "../../report/node.ts";
 import { command } from "../command.ts";
@@ -6,7 +6,7 @@ import { compressModel } from "../compress/compress.ts";
 import { outputFormats, parseFormats } from "../compress/formats.ts";
 import { variantTable } from "../compress/table.ts";
 import { UsageError } from "../errors.ts";
-import { modelArgument } from "../model.ts";
+import { modelArgument, stemOf } from "../model.ts";
 
 /** Makes a model small, writes it for other programs, and shows what that cost. */
 export const compress = command({
@@ -62,7 +62,7 @@ export const compress = command({
         : pplIncrease !== undefined
           ? { perplexityIncrease: shareOf(pplIncrease) }
           : undefined;
-    const name = basename(resolve(args.model ?? "storybook")).replace(/\.(gguf|bin)$/i, "");
+    const name = stemOf(args.model);
     const out = resolve(options.out ?? `${name}-${budget ? "mixed" : to.replace(":", "")}`);
     const result = await compressModel({
       model: args.model,

@@ -1,4 +1,4 @@
-import { basename, resolve } from "node:path";
+import { resolve } from "node:path";
 import { fullTraining, loraTraining, maskKinds, spectralTraining, type TrainingMethod } from "../../methods/index.ts";
 import { decoderConfig } from "../../models/index.ts";
 import { bytesOf } from "../../report/index.ts";
@@ -7,7 +7,7 @@ import { verifierNames } from "../../train/index.ts";
 import { command } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import { endTokens, readGenerationConfig } from "../generation-config.ts";
-import { modelArgument } from "../model.ts";
+import { modelArgument, stemOf } from "../model.ts";
 import { readQuestions } from "../rl/prompts.ts";
 import { reinforce } from "../rl/reinforce.ts";
 import { nameOf } from "../text-file.ts";
@@ -95,9 +95,7 @@ export const rl = command({
     const { maxPositions } = decoderConfig(json);
     const questions = await readQuestions(tokenizer, prompts, { verify, maxTokens, maxPositions, raw });
     const generation = source === null ? {} : await readGenerationConfig(source);
-    const out = resolve(
-      options.out ?? `${basename(resolve(args.model ?? "storybook")).replace(/\.(gguf|bin)$/i, "")}-rl`,
-    );
+    const out = resolve(options.out ?? `${stemOf(args.model)}-rl`);
     note(`${method.name}: ${options.steps} steps on ${nameOf(prompts)}, ${questions.length} prompts`);
     const result = await reinforce({
       beginning,

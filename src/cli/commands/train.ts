@@ -1,4 +1,4 @@
-import { basename, resolve } from "node:path";
+import { resolve } from "node:path";
 import { bytesOf } from "../../report/index.ts";
 import { megabytes } from "../../report/node.ts";
 import { command } from "../command.ts";
@@ -6,7 +6,7 @@ import { outputFormats, parseFormats } from "../compress/formats.ts";
 import { variantTable } from "../compress/table.ts";
 import { measuredText } from "../compress/texts.ts";
 import { UsageError } from "../errors.ts";
-import { modelArgument } from "../model.ts";
+import { modelArgument, stemOf } from "../model.ts";
 import { textOf } from "../text-file.ts";
 import { readLessons, trainingText } from "../train/lessons.ts";
 import { trainingMethod, trainingMethods } from "../train/methods.ts";
@@ -105,7 +105,7 @@ export const trainCommand = command({
         ? { source: beginning.source, text: await measuredText(beginning.tokenizer, options.measure, note) }
         : null;
     const rate = options.rate ?? (options.new === undefined ? method.rate : options.optimizer === "muon" ? 0.02 : 2e-3);
-    const from = options.new ?? basename(resolve(args.model ?? "storybook")).replace(/\.(gguf|bin)$/i, "");
+    const from = options.new ?? stemOf(args.model);
     const out = resolve(options.out ?? `${from.replace(/\.json$/, "")}-${name}`);
     note(`${method.name}: ${steps} steps on ${lessons.name}, ${lessons.size}`);
     const result = await trainModel({

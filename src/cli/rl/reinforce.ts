@@ -1,12 +1,6 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  type MaskKind,
-  masksByPath,
-  type TrainedModel,
-  type TrainingMethod,
-  trainingMasks,
-} from "../../methods/index.ts";
+import { type MaskKind, masksByPath, type TrainedModel, trainingMasks } from "../../methods/index.ts";
 import { decoderConfig, type Weights } from "../../models/index.ts";
 import { optim } from "../../nn/index.ts";
 import { type HostTensor, Rng } from "../../tensor/index.ts";
@@ -14,39 +8,23 @@ import { decoderPolicy, type LogEntry, Progress, PromptBatches, trainPolicy } fr
 import { checkpointFolder, openRunLog } from "../../train/node.ts";
 import { writeFormats } from "../compress/formats.ts";
 import { stage } from "../compress/staging.ts";
-import { claim, type OutputType, weightsIn, writeCurves } from "../train/run-folder.ts";
-import type { Beginning } from "../train/start.ts";
+import { claim, type RunJob, weightsIn, writeCurves } from "../train/run-folder.ts";
 import type { Question } from "./prompts.ts";
 
-export interface ReinforceJob {
-  readonly beginning: Beginning;
-  readonly method: TrainingMethod;
+export interface ReinforceJob extends RunJob {
   readonly questions: readonly Question[];
   /** Tokens that end a completion. */
   readonly stop: readonly number[];
   /** Entries of matrices that may change, and the share of them that counts as principal; null for all. */
   readonly mask: { readonly kind: MaskKind; readonly share: number } | null;
-  readonly steps: number;
   /** Prompts in a step. */
   readonly batch: number;
   /** Completions of each prompt. */
   readonly samples: number;
-  readonly accumulate: number;
-  readonly rate: number;
   /** Factor of the divergence from the model that training began with, which is measured in any case. */
   readonly kl: number;
   readonly temperature: number;
   readonly maxTokens: number;
-  readonly checkpointEvery: number;
-  readonly dtype: OutputType;
-  readonly out: string;
-  /** What else identifies the run: a checkpoint is only gone on with under the same. */
-  readonly identity: Readonly<Record<string, unknown>>;
-  readonly force: boolean;
-  readonly seed: number;
-  readonly threads: number | undefined;
-  readonly signal: AbortSignal;
-  readonly note: (line: string) => void;
 }
 
 /** Means over the first and over the last steps, ten where there are twenty. */

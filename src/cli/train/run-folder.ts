@@ -2,16 +2,38 @@ import { existsSync, readFileSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../formats/node.ts";
+import type { TrainingMethod } from "../../methods/index.ts";
 import type { Weights } from "../../models/index.ts";
 import { Dense } from "../../nn/index.ts";
 import { type HostTensor, isFloat, isHostTensor } from "../../tensor/index.ts";
 import type { LogEntry } from "../../train/index.ts";
 import { curvePage } from "../../train/node.ts";
 import { UsageError } from "../errors.ts";
+import type { Beginning } from "./start.ts";
 
 /** Types of what is not packed in a model that is written. */
 export const outputTypes = ["f32", "f16", "bf16"] as const;
 export type OutputType = (typeof outputTypes)[number];
+
+/** What all training into a folder is told. */
+export interface RunJob {
+  readonly beginning: Beginning;
+  readonly method: TrainingMethod;
+  readonly steps: number;
+  readonly rate: number;
+  readonly accumulate: number;
+  readonly checkpointEvery: number;
+  /** Type of the dense weights that are written. */
+  readonly dtype: OutputType;
+  readonly out: string;
+  /** What else identifies the run: a checkpoint is only gone on with under the same. */
+  readonly identity: Readonly<Record<string, unknown>>;
+  readonly force: boolean;
+  readonly seed: number;
+  readonly threads: number | undefined;
+  readonly signal: AbortSignal;
+  readonly note: (line: string) => void;
+}
 
 /**
  * Makes sure that what lies in the folder of a run's state is of this run.
@@ -21,7 +43,7 @@ export type OutputType = (typeof outputTypes)[number];
 export async function claim(
   state: string,
   identity: Readonly<Record<string, unknown>>,
-  { force, note }: { readonly force: boolean; readonly note: (line: string) => void },
+  { force, note }: Pick<RunJob, "force" | "note">,
 ): Promise<void> {
   const path = join(state, "run.json");
   const wanted = JSON.stringify(identity);

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import type { TrainingMethod } from "../../methods/index.ts";
 import { type DecoderConfig, decoderConfig, decoderLogits, type Weights } from "../../models/index.ts";
 import { crossEntropy, optim } from "../../nn/index.ts";
 import type { Report } from "../../report/index.ts";
@@ -12,32 +11,15 @@ import { reportOf, writeReport } from "../compress/report.ts";
 import { stage } from "../compress/staging.ts";
 import type { MeasuredText } from "../compress/texts.ts";
 import { type Lessons, learnedTokens } from "./lessons.ts";
-import { claim, type OutputType, weightsIn, writeCurves } from "./run-folder.ts";
-import type { Beginning } from "./start.ts";
+import { claim, type RunJob, weightsIn, writeCurves } from "./run-folder.ts";
 
-export interface TrainJob {
-  readonly beginning: Beginning;
-  readonly method: TrainingMethod;
+export interface TrainJob extends RunJob {
   readonly lessons: Lessons;
-  readonly steps: number;
-  readonly rate: number;
   readonly optimizer: "adamw" | "muon";
-  readonly accumulate: number;
   readonly evaluateEvery: number;
-  readonly checkpointEvery: number;
-  /** Type of the dense weights that are written. */
-  readonly dtype: OutputType;
-  readonly out: string;
   readonly formats: readonly OutputFormat[];
   /** Where a report compares with the model that training began with: on what text, and where that model is. */
   readonly report: { readonly source: string; readonly text: MeasuredText } | null;
-  /** What else identifies the run: a checkpoint is only gone on with under the same. */
-  readonly identity: Readonly<Record<string, unknown>>;
-  readonly force: boolean;
-  readonly seed: number;
-  readonly threads: number | undefined;
-  readonly signal: AbortSignal;
-  readonly note: (line: string) => void;
 }
 
 export interface TrainOutcome {

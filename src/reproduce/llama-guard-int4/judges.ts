@@ -3,6 +3,7 @@ import {
   type GuardExample,
   type GuardModel,
   guardScores,
+  median,
   predictAnswers,
 } from "../../methods/index.ts";
 import type { AnsweredPrompt } from "../../train/index.ts";
@@ -23,7 +24,7 @@ export async function balancedJudge(
   passages: readonly GuardExample[],
 ): Promise<Judge> {
   const scores = await guardScores(guard, codec, passages);
-  return { guard, offset: -middle(scores.map(margin)) };
+  return { guard, offset: -median(scores.map(margin))! };
 }
 
 /** Probabilities of "unsafe" for `passages` from a guard whose threshold is set on others. */
@@ -34,18 +35,11 @@ export async function balancedScores(
   passages: readonly GuardExample[],
 ): Promise<number[]> {
   const margins = (await guardScores(guard, codec, [...others, ...passages])).map(margin);
-  const threshold = middle(margins.slice(0, others.length));
+  const threshold = median(margins.slice(0, others.length))!;
   return margins.slice(others.length).map((value) => 1 / (1 + Math.exp(threshold - value)));
 }
 
 const margin = (score: number): number => Math.log(score / (1 - score));
-
-/** Median. */
-function middle(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const half = sorted.length / 2;
-  return (sorted[Math.ceil(half) - 1]! + sorted[Math.floor(half)]!) / 2;
-}
 
 /** What a judge predicts for the tokens of verdicts, by prompt: logits `[scored, vocab]`. */
 export async function judgement(

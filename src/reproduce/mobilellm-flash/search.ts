@@ -65,13 +65,12 @@ export async function frontChecks(
     : [];
   // One measurement of all, so that all see the same machine, and one of what the search found among the others.
   const shapes = [whole, ...front.map(({ architecture }) => architecture), ...depth, ...width];
-  const names = shapes.map(architectureName);
-  const different = shapes.filter((_, i) => names.indexOf(names[i]!) === i);
+  const different = [...new Map(shapes.map((x) => [architectureName(x), x])).values()];
   const timed = await laboratory.probe.measure(different, signal);
-  const latencies = shapes.map((_, i) => timed[different.findIndex((x) => architectureName(x) === names[i])]);
+  const latencies = new Map(different.map((x, i) => [architectureName(x), timed[i]?.ttftMs]));
   const measured: (Measured | null)[] = [];
   for (const [i, x] of shapes.entries()) {
-    const ttftMs = latencies[i]?.ttftMs;
+    const ttftMs = latencies.get(architectureName(x));
     const loss = i === 0 ? await laboratory.backboneTestLoss() : await laboratory.testLoss(x);
     measured.push(ttftMs === undefined ? null : { name: architectureName(x), ttftMs, loss });
     log(`${architectureName(x)}: ${ttftMs?.toFixed(2)} ms, test loss ${loss.toFixed(3)}`);
